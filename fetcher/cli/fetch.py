@@ -1,0 +1,127 @@
+"""`fetcher fetch`: mirror a source, or go on with a mirror."""
+
+from __future__ import annotations
+
+import shlex
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, TypeVar
+
+import click
+
+from fetcher.cli import EXIT_CODES
+from fetcher.cli.report import Reporter, duration, size, start_logging
+from fetcher.errors import Interrupted
+from fetcher.mirror import Preview, preview
+from fetcher.mirror import fetch as run
+from fetcher.settings import ENV_FILE, Settings, load, options_of, unknown_keys
+from fetcher.sources import registry
+from fetcher.stop import Stop, stop_on_signals
+
+F = TypeVar("F", bound=Callable[..., Any])
+
+
+def _setting_options(command: F) -> F:
+    """Give `command` an option for each setting that has one, ours and each source's; values are checked by the model."""
+    seen: set[str] = set()
+    for model in (Settings, *(kind.Options for kind in registry().values())):
+        for name, field, option in options_of(model):
+            if option in seen:
+                continue
+            seen.add(option)
+            default = "" if field.default is None else f"  [{name.upper()}, default {field.default}]"
+            text = f"{field.description}{default or f'  [{name.upper()}]'}"
+            if field.annotation is bool:
+                command = click.option(option, name, is_flag=True, default=None, help=text)(command)
+            else:
+                command = click.option(option, name, metavar="VALUE", help=text)(command)
+    return command
+
+
+@click.command(epilog=EXIT_CODES)
+@click.argument("what", nargs=-1, metavar="[SOURCE] [DB]")
+@_setting_options
+@click.option("--limit", type=click.IntRange(min=1), metavar="N", help="end once N items' details are committed")
+@click.option(
+    "--order", type=click.Choice(["newest", "oldest"]), default="newest", help="direction of listing and fetching"
+)
+@click.option("--dry-run", is_flag=True, help="say what would be done: ranges, requests, time, disk; write nothing")
+@click.option(
+    "--log-format", type=click.Choice(["text", "json"]), default="text", help="progress and log as JSON lines on stdout"
+)
+@click.option("-v", "--verbose", count=True, help="one line per retry and failure; -vv says more")
+def fetch(
+    what: tuple[str, ...],
+    limit: int | None,
+    order: Any,
+    dry_run: bool,
+    log_format: str,
+    verbose: int,
+    **given: Any,
+) -> int:
+    """Mirror SOURCE (pr0gramm) into the database DB (DB_PATH); run again, it goes on where it was.
+
+    One argument is the SOURCE if there is a source of that name, else the DB. Every setting can be an option, an
+    environment variable or a line in ./.env, in this order.
+    """
+    source, db = _split(what)
+    settings = load(Settings, {name: value for name, value in given.items() if name in Settings.model_fields})
+    level = {0: settings.log_level, 1: "INFO"}.get(verbose, "DEBUG")
+    json_lines = log_format == "json"
+    log = start_logging(level, json_lines=json_lines)
+    models = [Settings, *(kind.Options for kind in registry().values())]
+    for key in unknown_keys(models):
+        log.warning("%s: %s is no setting; it is ignored", ENV_FILE, key)
+    given = {name: value for name, value in given.items() if value is not None}
+    if dry_run:
+        _show(preview(source, db, limit=limit, order=order, **given), settings)
+        return 0
+    with Reporter(settings, order=order, db=db or settings.db_path, json_lines=json_lines) as reporter:
+        stop = Stop()
+        try:
+            with stop_on_signals(stop):
+                summary = run(
+                    source,
+                    db,
+                    limit=limit,
+                    order=order,
+                    stop=stop,
+                    on_start=reporter.start,
+                    on_progress=reporter.progress,
+                    **given,
+                )
+        except Interrupted as error:
+            reporter.end(error.summary)
+            raise Interrupted(f"{error}. Go on with: {_same_command()}", error.summary) from None
+        reporter.end(summary)
+    return summary.exit_code
+
+
+def _split(what: tuple[str, ...]) -> tuple[str, Path | None]:
+    if len(what) > 2:
+        raise click.UsageError(f"at most a SOURCE and a DB are expected, got {len(what)} arguments: {' '.join(what)}")
+    if len(what) == 2:
+        return what[0], Path(what[1])
+    if what and what[0] not in registry():
+        return "pr0gramm", Path(what[0])
+    return (what[0] if what else "pr0gramm"), None
+
+
+def _same_command() -> str:
+    return shlex.join(["fetcher", *sys.argv[1:]])
+
+
+def _show(found: Preview, settings: Settings) -> None:
+    start = found.start
+    if start.newest is None:
+        click.echo("Nothing new to list.")
+    else:
+        click.echo(f"To list: ids {start.newest} down to {start.oldest}, in {start.holes:,} range(s)")
+    click.echo(f"Queued from before: {start.queued:,} items")
+    click.echo(f"Requests: ~{found.requests:,}")
+    ceiling = settings.max_requests_per_second
+    pace = f"at {ceiling:g} requests/s" if ceiling else "by the delay between list pages alone, no ceiling is set"
+    click.echo(f"Time: at least {duration(found.seconds)} {pace}")
+    click.echo(f"Disk: ~{size(found.bytes)}")
+    click.echo("Nothing was written.")

@@ -1,0 +1,202 @@
+"""What a run says while it goes on: a bar on a terminal, a line a minute elsewhere, JSON lines where asked."""
+
+from __future__ import annotations
+
+import json
+import logging
+import sys
+import time
+from dataclasses import asdict
+from pathlib import Path
+from types import TracebackType
+from typing import Any
+
+import click
+from tqdm import tqdm
+
+from fetcher.model import Progress, Start, Summary
+from fetcher.settings import Settings
+
+LINE_SECONDS = 60.0
+"""Between two progress lines where no terminal shows a bar."""
+
+
+def duration(seconds: float) -> str:
+    """A duration as people say it, in its two largest units."""
+    seconds = round(seconds)
+    if seconds < 60:
+        return f"{seconds} s"
+    for unit, name, smaller, small_name in ((86_400, "d", 3_600, "h"), (3_600, "h", 60, "min"), (60, "min", 1, "s")):
+        if seconds >= unit:
+            rest = seconds % unit // smaller
+            return f"{seconds // unit} {name}" + (f" {rest} {small_name}" if rest else "")
+    raise AssertionError(seconds)
+
+
+def size(count: float) -> str:
+    """A number of bytes as people say it."""
+    for unit in ("bytes", "kB", "MB", "GB"):
+        if count < 1000:
+            return f"{count:.0f} {unit}" if unit == "bytes" else f"{count:.1f} {unit}"
+        count /= 1000
+    return f"{count:.1f} TB"
+
+
+def start_logging(level: str, *, json_lines: bool) -> logging.Logger:
+    """Send our log to the terminal, above a progress bar if there is one, or to stdout as JSON lines."""
+    log = logging.getLogger("fetcher")
+    handler: logging.Handler = _JsonLines() if json_lines else _AboveTheBar()
+    handler.setFormatter(logging.Formatter("%(asctime)s %(message)s", "%H:%M:%S"))
+    log.handlers[:] = [handler]
+    log.setLevel(level)
+    log.propagate = False
+    return log
+
+
+class _AboveTheBar(logging.Handler):
+    def emit(self, record: logging.LogRecord) -> None:
+        tqdm.write(self.format(record), file=sys.stderr)
+
+
+class _JsonLines(logging.Handler):
+    def emit(self, record: logging.LogRecord) -> None:
+        json_line("log", level=record.levelname, message=record.getMessage())
+
+
+def json_line(event: str, **facts: Any) -> None:
+    """One event as one line of JSON on stdout; `at` is Unix time."""
+    click.echo(json.dumps({"event": event, "at": round(time.time(), 3), **facts}, default=str))
+
+
+class Reporter:
+    """Shows one run; a context manager, so that no bar is left behind."""
+
+    def __init__(self, settings: Settings, *, order: str, db: Path, json_lines: bool) -> None:
+        self._settings = settings
+        self._order = order
+        self._db = db
+        self._json_lines = json_lines
+        self._bar: tqdm[Any] | None = None
+        self._next_line = time.monotonic() + LINE_SECONDS
+
+    def __enter__(self) -> Reporter:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        if self._bar is not None:
+            self._bar.close()
+            self._bar = None
+
+    def start(self, start: Start) -> None:
+        """Say what there is to do."""
+        if self._json_lines:
+            json_line("start", **asdict(start))
+            return
+        for line in start_lines(start, self._settings, self._order):
+            click.echo(line)
+        sys.stdout.flush()
+        if sys.stderr.isatty():
+            self._bar = tqdm(
+                total=start.estimate,
+                file=sys.stderr,
+                bar_format="{percentage:3.0f}% |{bar}| {n:,}/~{total:,}{postfix}",
+                dynamic_ncols=True,
+                leave=False,
+                mininterval=0.2,
+            )
+
+    def progress(self, progress: Progress) -> None:
+        """Say where the run stands."""
+        if self._bar is not None:
+            self._bar.total = _done(progress) + progress.left
+            self._bar.n = _done(progress)
+            self._bar.set_postfix_str(state_words(progress), refresh=True)
+        elif time.monotonic() >= self._next_line:
+            self._next_line = time.monotonic() + LINE_SECONDS
+            if self._json_lines:
+                json_line("progress", **_flat(progress))
+            else:
+                click.echo(
+                    f"{_done(progress):,} of ~{_done(progress) + progress.left:,} items{_comma(progress)}", err=True
+                )
+
+    def end(self, summary: Summary | None) -> None:
+        """Say how it ended and what to do next."""
+        self.__exit__(None, None, None)
+        if summary is None:
+            return
+        if self._json_lines:
+            facts = asdict(summary)
+            json_line("end", **facts.pop("counts"), **facts)
+            return
+        for line in summary_lines(summary, self._db):
+            click.echo(line)
+
+
+def start_lines(start: Start, settings: Settings, order: str) -> list[str]:
+    """The lines that a run begins with."""
+    lines = []
+    if start.newest is None:
+        lines.append("Nothing new to list")
+    elif order == "oldest":
+        lines.append(f"Fetching items from ID {start.oldest} up to {start.newest}")
+    else:
+        lines.append(f"Fetching items from ID {start.newest} down to {start.oldest}")
+    lines.append(f"Estimated items: ~{start.estimate:,}")
+    if start.queued:
+        lines.append(f"Queued from before: {start.queued:,}")
+    lines.append(f"Parallel workers: {settings.max_parallel_requests}")
+    lines.append(f"DB batch size: {settings.db_batch_size} items")
+    return lines
+
+
+def state_words(progress: Progress) -> str:
+    """Rate, time left, failures and pauses, as the bar shows them."""
+    words = [f"{progress.rate:.1f}/s" if progress.rate else "–/s"]
+    if progress.eta is not None:
+        words.append(f"{duration(progress.eta)} left")
+    if progress.listing:
+        words.append("listing")
+    if progress.counts.gone:
+        words.append(f"{progress.counts.gone:,} gone")
+    if progress.counts.failed:
+        words.append(f"{progress.counts.failed:,} failed")
+    if progress.paused:
+        words.append(f"paused {duration(progress.paused)} ({progress.reason})")
+    return ", ".join(words)
+
+
+def summary_lines(summary: Summary, db: Path) -> list[str]:
+    """The lines that a run ends with."""
+    counts = summary.counts
+    pace = f" ({counts.stored / summary.seconds:,.1f}/s)" if summary.seconds else ""
+    lines = [
+        f"Stored {counts.stored:,} items in {duration(summary.seconds)}{pace}; {counts.gone:,} gone, {counts.failed:,} failed",
+        f"Listed {counts.listed:,} items on {counts.pages:,} pages, {counts.new:,} of them new",
+        f"Requests: {counts.requests:,}; retries: {counts.retries:,}; refused (429): {counts.limited:,}",
+    ]
+    if summary.ended == "complete" and summary.parked:
+        lines.append(f"{summary.parked:,} items failed for good: `fetcher status {db}` says why")
+    elif summary.ended == "complete":
+        lines.append(
+            f"{db} is complete. Look into it: sqlite3 {db}, or `fetcher status {db}`; run again to bring it up to date"
+        )
+    elif summary.ended == "limit reached":
+        lines.append(f"The limit is reached, ~{summary.left:,} items are left: run again without it to go on")
+    return lines
+
+
+def _done(progress: Progress) -> int:
+    return progress.counts.stored + progress.counts.gone + progress.counts.failed
+
+
+def _comma(progress: Progress) -> str:
+    words = state_words(progress)
+    return f", {words}" if words else ""
+
+
+def _flat(progress: Progress) -> dict[str, Any]:
+    facts = asdict(progress)
+    return {**facts.pop("counts"), **facts}

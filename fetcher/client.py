@@ -1,0 +1,241 @@
+"""HTTP for one host: every request goes through the Governor, and every answer gets its outcome."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Any
+from urllib.parse import urlencode, urlsplit
+
+import requests
+from pydantic import SecretStr
+from requests.adapters import BaseAdapter
+from requests.hooks import dispatch_hook
+from urllib3.exceptions import InvalidHeader
+from urllib3.util import Retry
+
+from fetcher.errors import ConfigurationError, RequestFailed, Stopped
+from fetcher.governor import Governor
+from fetcher.model import Outcome
+from fetcher.rows import decode
+from fetcher.stop import Stop
+from fetcher.transport import Aborted, BodyTooLarge, LeanAdapter, StaleConnection
+
+MOST_EVIDENCE = 64 * 1024
+"""Bytes of a failed answer's body that are kept."""
+
+MOST_REDIRECTS = 5
+
+Judge = Callable[[int, Any], Outcome | None]
+"""What a source makes of a JSON answer: (status, decoded body) → its outcome, or None to leave it to HTTP's rules."""
+
+
+@dataclass(frozen=True, slots=True)
+class Answer:
+    """A good answer: its decoded JSON, whether that was odd (see `rows.decode`), and the body as it came."""
+
+    data: Any
+    odd: bool
+    status: int
+    body: bytes
+
+
+class Client:
+    """Asks one host; safe to share between threads.
+
+    Cookies it is given are sent to that host alone; cookies it is offered are not kept, since a mirror has no use for a
+    server's state. Redirects to another host are not followed. `session` brings a caller's own adapters, proxies and
+    TLS settings; without it the environment's proxies and certificates hold, as with `requests`.
+    """
+
+    def __init__(
+        self,
+        base_url: str,
+        governor: Governor,
+        stop: Stop,
+        *,
+        user_agent: str,
+        timeout: float = 30.0,
+        cookies: Mapping[str, SecretStr] | None = None,
+        judge: Judge | None = None,
+        session: requests.Session | None = None,
+    ) -> None:
+        parts = urlsplit(base_url)
+        if parts.scheme not in ("http", "https") or not parts.hostname:
+            raise ConfigurationError(f"API_BASE_URL is no http(s) address: {base_url}")
+        self.base_url = base_url.rstrip("/")
+        self.governor = governor
+        self.stop = stop
+        self._timeout = timeout
+        self._judge = judge
+        self._origin = _origin(base_url)
+        self._session = session or _lean_session()
+        self._adapter: BaseAdapter = self._session.get_adapter(self.base_url)
+        # Preparing a request and reading the environment cost more than the request itself: once is enough.
+        try:
+            self._template = self._session.prepare_request(
+                requests.Request(
+                    "GET",
+                    self.base_url,
+                    headers={"User-Agent": user_agent, "Accept": "application/json"},
+                    cookies={name: secret.get_secret_value() for name, secret in (cookies or {}).items()},
+                )
+            )
+        except (requests.exceptions.RequestException, UnicodeError, ValueError) as error:
+            raise ConfigurationError(f"no request can be made from these settings: {type(error).__name__}") from None
+        self._sending = self._session.merge_environment_settings(self.base_url, {}, False, None, None)
+        if isinstance(self._adapter, LeanAdapter):
+            stop.on_set(self._adapter.abort)
+
+    def get(self, path: str, params: Mapping[str, object]) -> Answer:
+        """The good answer to a GET of `path` below the base URL.
+
+        Raises RequestFailed with the outcome of any other answer, Stopped when the run is to end. One try: who calls
+        decides about another.
+        """
+        url = f"{self.base_url}{path}?{urlencode(params)}"
+        for _ in range(MOST_REDIRECTS):
+            result = self._once(url)
+            if isinstance(result, Answer):
+                return result
+            url = result
+        raise RequestFailed(Outcome.UNAVAILABLE, f"redirected more than {MOST_REDIRECTS} times")
+
+    def close(self) -> None:
+        """Close the connections."""
+        self._session.close()
+
+    def _once(self, url: str) -> Answer | str:
+        """A good answer, or the address on the same host that it redirects to."""
+        for fresh in (False, True):
+            ticket = self.governor.enter()
+            try:
+                response = self._send(url)
+            except StaleConnection as error:
+                # The server had closed an idle connection: nothing was lost, and nothing is wrong.
+                if not fresh:
+                    self.governor.abandon(ticket)
+                    continue
+                failed = RequestFailed(Outcome.UNAVAILABLE, str(error))
+            except requests.exceptions.RequestException as error:
+                if self.stop.is_set() or isinstance(error, Aborted):
+                    self.governor.abandon(ticket)
+                    raise Stopped("stopped in the middle of a request") from None
+                failed = RequestFailed(_outcome_of_error(error), _one_line(error))
+            except BaseException:
+                self.governor.abandon(ticket)
+                raise
+            else:
+                if response.status_code in (301, 302, 303, 307, 308) and "location" in response.headers:
+                    target = requests.compat.urljoin(url, response.headers["location"])
+                    if _origin(target) == self._origin:
+                        self.governor.leave(ticket, Outcome.OK)
+                        return target
+                judged = judge(response, self._judge)
+                if isinstance(judged, Answer):
+                    self.governor.leave(ticket, Outcome.OK)
+                    return judged
+                failed = judged
+            break
+        failed.outcome = self.governor.leave(
+            ticket, failed.outcome, status=failed.status, retry_after=failed.retry_after
+        )
+        raise failed
+
+    def _send(self, url: str) -> requests.Response:
+        request = requests.PreparedRequest()
+        request.method = "GET"
+        request.url = url
+        request.headers = self._template.headers
+        request.hooks = self._template.hooks
+        request._cookies = self._template._cookies  # type: ignore[attr-defined]
+        response = self._adapter.send(request, timeout=self._timeout, **self._sending)
+        if self._session.hooks["response"]:
+            response = dispatch_hook("response", self._session.hooks, response)
+        return response
+
+
+def _lean_session() -> requests.Session:
+    session = requests.Session()
+    adapter = LeanAdapter()
+    session.mount("https://", adapter)
+    session.mount("http://", adapter)
+    return session
+
+
+def _origin(url: str) -> tuple[str, str | None, int | None]:
+    parts = urlsplit(url)
+    return parts.scheme, parts.hostname, parts.port
+
+
+def judge(response: requests.Response, of_source: Judge | None = None) -> Answer | RequestFailed:
+    """What a complete response is worth: an Answer, or the failure it stands for.
+
+    Status and content type are looked at first, then the body as JSON, then what the source makes of it.
+    """
+    status, body = response.status_code, response.content
+    retry_after = parse_retry_after(response.headers.get("retry-after"))
+
+    def failed(outcome: Outcome, message: str) -> RequestFailed:
+        return RequestFailed(outcome, message, status=status, body=body[:MOST_EVIDENCE], retry_after=retry_after)
+
+    data, odd, flaw = None, False, None
+    kind = response.headers.get("content-type", "").partition(";")[0].strip().lower()
+    if not (kind.endswith("/json") or kind.endswith("+json")):
+        flaw = f"{kind or 'no content type'} instead of JSON"
+    else:
+        try:
+            data, odd = decode(body)
+        except ValueError as error:
+            flaw = f"no valid JSON ({error})"
+    if flaw is None and of_source is not None:
+        outcome = of_source(status, data)
+        if outcome is Outcome.OK:
+            return Answer(data, odd, status, body)
+        if outcome is not None:
+            return failed(outcome, f"answered {status}: {_error_named(data)}")
+    if 200 <= status < 300:
+        if flaw is None:
+            return Answer(data, odd, status, body)
+        return failed(Outcome.MALFORMED, f"answered {status} with {flaw}")
+    named = f": {_error_named(data)}" if flaw is None else ""
+    return failed(_outcome_of_status(status, is_json=flaw is None), f"answered {status}{named}")
+
+
+def _outcome_of_status(status: int, *, is_json: bool) -> Outcome:
+    if status in (404, 410):
+        return Outcome.GONE
+    if status == 429:
+        return Outcome.LIMITED
+    if status == 401 or (status == 403 and is_json):
+        return Outcome.DENIED
+    if status == 403 or status == 408 or status >= 500 or status < 400:
+        return Outcome.UNAVAILABLE
+    return Outcome.MALFORMED
+
+
+def _error_named(data: Any) -> str:
+    if isinstance(data, dict):
+        for field in ("msg", "error"):
+            if isinstance(data.get(field), str) and data[field]:
+                return ascii(data[field])[1:-1][:100]
+    return "no reason given"
+
+
+def _outcome_of_error(error: requests.exceptions.RequestException) -> Outcome:
+    broken = (requests.exceptions.ContentDecodingError, requests.exceptions.InvalidURL, BodyTooLarge)
+    return Outcome.MALFORMED if isinstance(error, broken) else Outcome.UNAVAILABLE
+
+
+def _one_line(error: Exception) -> str:
+    return " ".join(str(error).split())[:300] or type(error).__name__
+
+
+def parse_retry_after(value: str | None) -> float | None:
+    """Seconds that a Retry-After header asks for (a number or a date, RFC 9110 section 10.2.3), None when it makes no sense."""
+    if value is None:
+        return None
+    try:
+        return max(0.0, float(Retry(0).parse_retry_after(value)))
+    except (InvalidHeader, ValueError, OverflowError):
+        return None

@@ -1,0 +1,584 @@
+"""The only loop: listed pages in, due work out, one transaction a batch; the calling thread alone touches the store."""
+
+from __future__ import annotations
+
+import logging
+import queue
+from collections import deque
+from collections.abc import Callable, Collection, Mapping, Sequence
+from concurrent.futures import CancelledError, Future, ThreadPoolExecutor
+from dataclasses import dataclass, field, replace
+from functools import partial
+from queue import SimpleQueue
+from typing import Any, Protocol
+
+from fetcher.coverage import clip, plan_walks
+from fetcher.errors import Interrupted, LoginError, RemoteError, RequestFailed, Stopped, StoreError
+from fetcher.governor import Governor, backoff
+from fetcher.model import (
+    GONE,
+    Batch,
+    Committed,
+    Counts,
+    Covered,
+    Detail,
+    Failure,
+    Gone,
+    Interval,
+    Key,
+    Order,
+    Outcome,
+    Page,
+    Plan,
+    Progress,
+    RunState,
+    Scope,
+    Stage,
+    Start,
+    StoreCounts,
+    Summary,
+    Walk,
+    Work,
+)
+from fetcher.stop import Stop
+
+log = logging.getLogger("fetcher")
+
+FIRST_ANSWER_SECONDS = 60.0
+"""How long a host may fail to answer before a run's first good answer."""
+
+NONSENSE_TRIES = 3
+"""So many answers that make no sense, before a run's first good one, and the address is wrong."""
+
+HEARTBEAT_SECONDS = 10.0
+"""The run's own row is never older than this."""
+
+LISTED_PER_DETAIL = 10
+"""Listed rows that weigh as much in a batch as one detail: about what they cost to write."""
+
+RATE_SECONDS = 60.0
+"""The pace shown is that of about the last minute."""
+
+LOOK_SECONDS = 1.0
+"""How often an idle engine looks for work that another process has added."""
+
+TICK_SECONDS = 0.5
+"""How often progress is told."""
+
+ABANDON_SECONDS = 1.0
+"""How long an interrupted run waits for its threads."""
+
+
+class Store(Protocol):
+    """What the engine asks of a store; used by one thread."""
+
+    def counts(self) -> StoreCounts: ...
+    def coverage(self, scopes: Sequence[Scope]) -> Mapping[Scope, Sequence[Covered]]: ...
+    def claim(
+        self, stage: str, most: int, order: Order, bounds: Interval | None, skip: Collection[Key]
+    ) -> tuple[list[Work], float | None]: ...
+    def begin_run(self, plan: Plan) -> None: ...
+    def update_run(self, state: RunState) -> None: ...
+    def commit(self, batch: Batch, state: RunState) -> Committed: ...
+    def end_sweep(self) -> None: ...
+
+
+class Source(Protocol):
+    """What the engine asks of a source, bound to its client; called from several threads at once."""
+
+    @property
+    def scopes(self) -> tuple[Scope, ...]: ...
+    @property
+    def walks(self) -> int: ...
+    def universe(self) -> Interval: ...
+    def page(self, walk: Walk) -> Page: ...
+
+
+@dataclass(slots=True)
+class _Listing:
+    """A walk under way: where it is, when its next page is due (monotonic), failures of that page so far."""
+
+    walk: Walk
+    due: float
+    attempts: int = 0
+    flying: bool = False
+
+
+@dataclass(slots=True)
+class _Open:
+    """The batch that is being filled."""
+
+    pages: list[Page] = field(default_factory=list)
+    details: dict[Key, Detail] = field(default_factory=dict)
+    gone: list[Key] = field(default_factory=list)
+    failures: list[Failure] = field(default_factory=list)
+    since: float | None = None
+
+    def weight(self) -> float:
+        """How full it is, in details."""
+        listed = sum(len(page.rows) for page in self.pages)
+        return max(len(self.details) + len(self.gone) + len(self.failures), listed / LISTED_PER_DETAIL)
+
+
+def survey(source: Source, store: Store | None, plan: Plan, universe: Interval) -> tuple[list[Walk], Start, float]:
+    """What is to be walked and fetched, and how many items an id stands for (0 to 1; 1 while nothing is known).
+
+    `store` is None where there is no database yet.
+    """
+    covered: Mapping[Scope, Sequence[Covered]] = dict.fromkeys(source.scopes, ())
+    queued = 0
+    if store is not None:
+        covered, queued = store.coverage(source.scopes), store.counts().work
+    stretches = {scope: [Interval(each.lo, each.hi) for each in found] for scope, found in covered.items()}
+    within = clip(universe, plan.bounds) if plan.bounds else universe
+    head = plan.bounds is None or plan.bounds.hi > universe.hi
+    walks = plan_walks(within, stretches, plan.order, head=head) if within.size else []
+    # Per scope, since each counts its own items; the widest stretch says how many ids there were.
+    items = sum(each.items for found in covered.values() for each in found)
+    span = max((sum(each.size for each in found) for found in stretches.values()), default=0)
+    density = min(1.0, items / span) if span else 1.0
+    missing = sum(walk.hole.size for walk in walks)
+    start = Start(
+        newest=max((walk.hole.hi for walk in walks), default=None),
+        oldest=min((walk.hole.lo for walk in walks), default=None),
+        estimate=round(missing * density) + queued,
+        queued=queued,
+        holes=len(walks),
+    )
+    return walks, start, density
+
+
+class Engine:
+    """One run of a mirror; `run` does it, once."""
+
+    def __init__(
+        self,
+        source: Source,
+        stage: Stage,
+        store: Store,
+        governor: Governor,
+        stop: Stop,
+        plan: Plan,
+        *,
+        on_start: Callable[[Start], None] = lambda _: None,
+        on_batch: Callable[[Committed], None] = lambda _: None,
+        on_progress: Callable[[Progress], None] = lambda _: None,
+    ) -> None:
+        self._source = source
+        self._stage = stage
+        self._store = store
+        self._governor = governor
+        self._stop = stop
+        self._plan = plan
+        self._on_start = on_start
+        self._on_batch = on_batch
+        self._on_progress = on_progress
+
+        self._done: SimpleQueue[Future[Any] | None] = SimpleQueue()
+        self._flying: dict[Future[Any], _Listing | tuple[Key, ...]] = {}
+        self._claimed: dict[Key, Work] = {}
+        self._walks: deque[Walk] = deque()
+        self._listings: list[_Listing] = []
+        self._open = _Open()
+        self._counts = Counts()
+        self._queued = 0
+        self._density = 1.0
+        self._said: set[str] = set()
+        self._look_at = 0.0
+        self._dry = False
+        self._waits_for: float | None = None
+        self._began = stop.now()
+        self._wrote_at = stop.now()
+        self._told_at = 0.0
+        self._paces: deque[tuple[float, int]] = deque()
+
+    # --- the run --------------------------------------------------------------------------------
+
+    def run(self) -> Summary:
+        """Do all there is to do. Raises Interrupted when stopped, LoginError, RemoteError or StoreError.
+
+        Whatever ends it, what was finished by then is committed first.
+        """
+        plan = self._plan
+        self._stop.on_set(partial(self._done.put, None))
+        self._details = ThreadPoolExecutor(plan.workers, thread_name_prefix="fetcher-detail")
+        # With one worker there is one thread, so that never two requests are open.
+        self._lists = (
+            self._details
+            if plan.workers == 1
+            else ThreadPoolExecutor(self._source.walks, thread_name_prefix="fetcher-list")
+        )
+        self._store.begin_run(plan)
+        try:
+            self._survey()
+            while not self._finished():
+                self._list()
+                self._claim()
+                self._collect()
+                if self._commit_due():
+                    self._commit()
+                self._tell()
+            self._shut_down(wait=True)
+            return self._complete()
+        except (KeyboardInterrupt, Stopped):
+            self._stop.set()
+            raise self._interrupted() from None
+        except StoreError:
+            self._shut_down(wait=False)
+            raise
+        except BaseException as error:
+            self._give_up(error)
+            raise
+
+    def _survey(self) -> None:
+        walks, start, self._density = survey(self._source, self._store, self._plan, self._ask(self._source.universe))
+        self._walks.extend(walks)
+        self._queued = start.queued
+        self._paces.append((self._stop.now(), 0))
+        self._on_start(start)
+
+    def _ask(self, call: Callable[[], Interval]) -> Interval:
+        """The first answer of the run, waited for at most FIRST_ANSWER_SECONDS."""
+        attempts = 0
+        while True:
+            future = self._lists.submit(call)
+            future.add_done_callback(self._done.put)
+            while self._done.get() is not future:
+                if self._stop.is_set():
+                    raise Stopped("stopped before the first answer")
+            try:
+                return future.result()
+            except RequestFailed as error:
+                if error.outcome is Outcome.LIMITED:
+                    continue
+                attempts += 1
+                if error.outcome is Outcome.DENIED:
+                    raise _login_needed(error) from None
+                late = self._stop.now() - self._began > FIRST_ANSWER_SECONDS
+                nonsense = error.outcome is not Outcome.UNAVAILABLE and attempts >= NONSENSE_TRIES
+                if late or nonsense or error.outcome is Outcome.GONE:
+                    raise RemoteError(
+                        f"no usable first answer ({error}): is API_BASE_URL right, is the host up?"
+                    ) from None
+                log.info("first answer: %s; trying again", error)
+                if self._stop.wait(backoff(attempts, self._plan.max_backoff)):
+                    raise Stopped("stopped before the first answer") from None
+
+    def _finished(self) -> bool:
+        if self._stop.is_set():
+            raise Stopped("stopped")
+        if self._flying or self._claimed or self._open.since is not None:
+            return False
+        if self._limit_left() == 0:
+            return True
+        return not self._walks and not self._listings and self._dry and self._waits_for is None
+
+    def _limit_left(self) -> int | None:
+        """How many details may still be claimed and committed, None = any number."""
+        return None if self._plan.limit is None else max(0, self._plan.limit - self._counts.stored)
+
+    # --- listing --------------------------------------------------------------------------------
+
+    def _list(self) -> None:
+        """Send for every page that is due."""
+        left = self._limit_left()
+        if left is not None and (left == 0 or (self._queued >= left and not self._dry)):
+            if left == 0:
+                self._listings = [each for each in self._listings if each.flying]
+            return
+        now = self._stop.now()
+        while self._walks and len(self._listings) < self._source.walks:
+            # The first page of all follows the request for the universe like any other page.
+            self._listings.append(_Listing(self._walks.popleft(), now + self._plan.delay))
+        for listing in self._listings:
+            if not listing.flying and listing.due <= now:
+                listing.flying = True
+                self._submit(self._lists, listing, self._source.page, listing.walk)
+
+    def _listed(self, listing: _Listing, page: Page) -> None:
+        now = self._stop.now()
+        self._add(now).pages.append(page)
+        self._say(page.notes)
+        for failure in page.failures:
+            log.info("%s %s cannot be used: %s", failure.stage, failure.key, failure.message)
+        listing.attempts = 0
+        if page.next is not None:
+            listing.walk = page.next
+            listing.due = now + self._plan.delay
+        else:
+            self._listings.remove(listing)
+
+    def _page_failed(self, listing: _Listing, error: RequestFailed) -> None:
+        if error.outcome is Outcome.LIMITED:
+            return
+        if error.outcome is Outcome.DENIED:
+            raise _login_needed(error)
+        listing.attempts += 1
+        where = f"list page at {listing.walk.hole.hi if listing.walk.order == 'newest' else listing.walk.hole.lo}"
+        if listing.attempts > self._plan.max_retries:
+            raise RemoteError(f"{where} failed {listing.attempts} times: {error}; run again later to go on")
+        wait = backoff(listing.attempts, self._plan.max_backoff)
+        self._counts = self._counts.plus(retries=1)
+        log.info("%s: %s; again in %.1f s", where, error, wait)
+        listing.due = self._stop.now() + wait
+
+    # --- details --------------------------------------------------------------------------------
+
+    def _claim(self) -> None:
+        """Claim due work up to the window, in blocks, and send for it."""
+        plan = self._plan
+        free = plan.window - len(self._claimed)
+        left = self._limit_left()
+        if left is not None:
+            free = min(free, left - len(self._claimed))
+        busy = len(self._flying) > 2 * plan.workers
+        if free <= 0 or (busy and free < plan.batch_size) or (self._dry and self._stop.now() < self._look_at):
+            return
+        works, due = self._store.claim(self._stage.name, free, plan.order, plan.bounds, self._claimed)
+        self._dry = len(works) < free
+        self._waits_for = due
+        wait = LOOK_SECONDS if due is None else min(LOOK_SECONDS, max(0.0, due - self._stop.time()))
+        self._look_at = self._stop.now() + wait
+        for work in works:
+            self._claimed[work.key] = work
+        size = self._stage.batch
+        for first in range(0, len(works), size):
+            self._send_for(tuple(work.key for work in works[first : first + size]))
+
+    def _send_for(self, keys: tuple[Key, ...]) -> None:
+        self._submit(self._details, keys, self._stage.run, keys)
+
+    def _fetched(self, keys: tuple[Key, ...], results: Mapping[Key, Detail | Gone | Exception]) -> None:
+        batch = self._add(self._stop.now())
+        for key in keys:
+            result = results[key]
+            if isinstance(result, Detail):
+                batch.details[key] = result
+                if result.notes:
+                    self._say(result.notes)
+            elif result is GONE or (isinstance(result, RequestFailed) and result.outcome is Outcome.GONE):
+                batch.gone.append(key)
+            elif isinstance(result, RequestFailed):
+                self._detail_failed(key, result)
+            elif isinstance(result, Stopped):
+                del self._claimed[key]
+            else:
+                raise result  # type: ignore[misc]
+
+    def _detail_failed(self, key: Key, error: RequestFailed) -> None:
+        if error.outcome is Outcome.LIMITED:
+            # A refusal says nothing about the item: it keeps its claim and spends no attempt.
+            self._send_for((key,))
+            return
+        plan = self._plan
+        attempts = self._claimed[key].attempts + 1
+        for_good = error.outcome is Outcome.DENIED or attempts > plan.max_retries
+        wait = backoff(attempts, plan.max_backoff)
+        log.info(
+            "%s %s: %s; %s",
+            self._stage.name,
+            key,
+            error,
+            "set aside as failed" if for_good else f"again in {wait:.1f} s",
+        )
+        self._open.failures.append(
+            Failure(
+                self._stage.name,
+                key,
+                error.outcome,
+                str(error),
+                error.status,
+                error.body,
+                attempts,
+                None if for_good else self._stop.time() + wait,
+            )
+        )
+
+    # --- collecting and committing --------------------------------------------------------------
+
+    def _submit(
+        self, pool: ThreadPoolExecutor, about: _Listing | tuple[Key, ...], call: Callable[..., Any], *args: Any
+    ) -> None:
+        future = pool.submit(call, *args)
+        self._flying[future] = about
+        future.add_done_callback(self._done.put)
+
+    def _add(self, now: float) -> _Open:
+        if self._open.since is None:
+            self._open.since = now
+        return self._open
+
+    def _collect(self) -> None:
+        """Wait for the next result, at most until something else is due, and take all that have come."""
+        try:
+            self._take(self._stop.receive(self._done, self._patience()))
+            for _ in range(self._done.qsize()):
+                self._take(self._done.get())
+        except queue.Empty:
+            pass
+
+    def _patience(self) -> float:
+        """Seconds until something else than a result is due."""
+        now = self._stop.now()
+        dues = [now + TICK_SECONDS]
+        if self._open.since is not None:
+            dues.append(self._open.since + self._plan.batch_seconds)
+            if not self._flying:
+                return 0.0
+        dues += [each.due for each in self._listings if not each.flying]
+        if self._dry and self._waits_for is not None:
+            dues.append(now + max(0.0, self._waits_for - self._stop.time()))
+        if not self._flying and not self._listings and (not self._dry or self._waits_for is None):
+            return 0.0
+        return max(0.0, min(dues) - now)
+
+    def _take(self, future: Future[Any] | None) -> None:
+        if future is None:
+            return
+        about = self._flying.pop(future)
+        try:
+            result = future.result()
+        except (Stopped, CancelledError):
+            if isinstance(about, tuple):
+                for key in about:
+                    self._claimed.pop(key, None)
+        except RequestFailed as error:
+            assert isinstance(about, _Listing)
+            about.flying = False
+            self._page_failed(about, error)
+        else:
+            if isinstance(about, _Listing):
+                about.flying = False
+                self._listed(about, result)
+            else:
+                self._fetched(about, result)
+
+    def _commit_due(self) -> bool:
+        batch, plan = self._open, self._plan
+        if batch.since is None:
+            return False
+        if batch.weight() >= plan.batch_size or self._stop.now() - batch.since >= plan.batch_seconds:
+            return True
+        # Nothing is gained by waiting when the workers have run dry and a page would feed them, or nothing comes.
+        listing = any(each.flying for each in self._listings)
+        fetching = len(self._flying) - listing
+        return (bool(batch.pages) and fetching < plan.workers) or not self._flying
+
+    def _commit(self) -> None:
+        filled, self._open = self._open, _Open()
+        batch = Batch(tuple(filled.pages), filled.details, tuple(filled.gone), tuple(filled.failures), self._stage.name)
+        if batch.empty:
+            return
+        state = RunState(self._progress())
+        done = self._store.commit(batch, state)
+        self._wrote_at = self._stop.now()
+        self._counts = self._counts.plus_committed(done)
+        for key in (*done.stored, *done.gone, *(each.key for each in (*done.failed, *done.retried))):
+            self._claimed.pop(key, None)
+        self._queued = self._store.counts().work
+        if done.queued or done.retried:
+            self._dry = False
+        self._paces.append((self._wrote_at, self._counts.stored + self._counts.gone))
+        while len(self._paces) > 2 and self._paces[0][0] < self._wrote_at - RATE_SECONDS:
+            self._paces.popleft()
+        self._on_batch(done)
+
+    # --- telling --------------------------------------------------------------------------------
+
+    def _say(self, notes: Sequence[str]) -> None:
+        for note in notes:
+            if note not in self._said and len(self._said) < 1000:
+                self._said.add(note)
+                log.warning("%s", note)
+
+    def _tell(self) -> None:
+        now = self._stop.now()
+        if now - self._told_at >= TICK_SECONDS:
+            self._told_at = now
+            self._on_progress(self._progress())
+        if now - self._wrote_at >= HEARTBEAT_SECONDS:
+            self._wrote_at = now
+            self._store.update_run(RunState(self._progress()))
+
+    def _progress(self) -> Progress:
+        now = self._stop.now()
+        traffic = self._governor.traffic()
+        unlisted = sum(walk.hole.size for walk in self._walks) + sum(each.walk.hole.size for each in self._listings)
+        left = self._queued + round(unlisted * self._density)
+        limit_left = self._limit_left()
+        if limit_left is not None:
+            left = min(left, limit_left)
+        since, before = self._paces[0] if self._paces else (now, 0)
+        fetched = self._counts.stored + self._counts.gone
+        rate = (fetched - before) / (now - since) if now > since else 0.0
+        return Progress(
+            counts=replace(self._counts, requests=traffic.requests, limited=traffic.limited),
+            seconds=now - self._began,
+            queued=self._queued,
+            left=left,
+            rate=rate,
+            eta=left / rate if rate else None,
+            paused=traffic.paused,
+            reason=traffic.reason,
+            listing=bool(self._walks or self._listings),
+        )
+
+    # --- ending ---------------------------------------------------------------------------------
+
+    def _complete(self) -> Summary:
+        limited = self._limit_left() == 0
+        if not limited and self._plan.bounds is None:
+            self._store.end_sweep()
+        return self._end("limit reached" if limited else "complete")
+
+    def _end(self, ended: str, message: str | None = None) -> Summary:
+        progress = self._progress()
+        self._store.update_run(RunState(progress, ended, message))
+        self._on_progress(progress)
+        return Summary(progress.counts, progress.seconds, ended, self._store.counts().parked, progress.left)
+
+    def _interrupted(self) -> Interrupted:
+        """End early: wake all, take what is finished, commit it."""
+        self._shut_down(wait=False)
+        deadline = self._stop.now() + ABANDON_SECONDS
+        while self._flying and self._stop.now() < deadline:
+            try:
+                future = self._done.get(timeout=max(0.0, deadline - self._stop.now()))
+            except queue.Empty:
+                break
+            self._take_if_good(future)
+        self._commit()
+        summary = self._end("interrupted")
+        return Interrupted(f"interrupted; all {summary.counts.stored:,} items of this run are stored", summary)
+
+    def _give_up(self, error: BaseException) -> None:
+        """Commit what is finished before an error ends the run."""
+        self._shut_down(wait=False)
+        while self._done.qsize():
+            self._take_if_good(self._done.get())
+        self._commit()
+        self._end("failed", str(error) or type(error).__name__)
+
+    def _take_if_good(self, future: Future[Any] | None) -> None:
+        """Take a result of a run that is ending; what failed stays due, with no attempt spent."""
+        if future is None or future not in self._flying:
+            return
+        about = self._flying.pop(future)
+        if future.cancelled() or future.exception() is not None:
+            return
+        if isinstance(about, _Listing):
+            self._add(self._stop.now()).pages.append(future.result())
+            return
+        results = future.result()
+        good = {key: results[key] for key in about if isinstance(results[key], Detail | Gone)}
+        self._fetched(tuple(good), good)
+
+    def _shut_down(self, *, wait: bool) -> None:
+        for pool in {self._details, self._lists}:
+            pool.shutdown(wait=wait, cancel_futures=True)
+
+
+def _login_needed(error: RequestFailed) -> LoginError:
+    return LoginError(
+        f"the API refuses the listing ({error}): set PP and ME to a login's cookies, or fewer CONTENT_FLAGS"
+    )

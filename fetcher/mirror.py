@@ -1,0 +1,244 @@
+"""A mirror from its parts: source, store, client and engine put together for one run."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import requests
+
+from fetcher.client import Client
+from fetcher.engine import Engine, survey
+from fetcher.errors import ConfigurationError, FetcherError, LoginError, RemoteError, RequestFailed
+from fetcher.governor import Governor
+from fetcher.model import (
+    Committed,
+    Detail,
+    Gone,
+    Interval,
+    Key,
+    Order,
+    Outcome,
+    Page,
+    Plan,
+    Progress,
+    Scope,
+    Stage,
+    Start,
+    Summary,
+    Walk,
+)
+from fetcher.settings import Settings, load
+from fetcher.sources import Source, find
+from fetcher.stop import Stop
+from fetcher.stores.sqlite import SqliteStore
+
+log = logging.getLogger("fetcher")
+
+BYTES_AN_ITEM = 2_600
+"""What an item with its tags and comments takes in the database, about (docs/benchmarks.md)."""
+
+
+@dataclass(frozen=True, slots=True)
+class Preview:
+    """What a run would do: what it would find to do, requests, seconds at best, bytes of disk; all estimates."""
+
+    start: Start
+    requests: int
+    seconds: float
+    bytes: int
+
+
+def fetch(
+    source: str = "pr0gramm",
+    db: str | Path | None = None,
+    *,
+    limit: int | None = None,
+    order: Order = "newest",
+    stop: Stop | None = None,
+    session: requests.Session | None = None,
+    on_start: Callable[[Start], None] = lambda _: None,
+    on_batch: Callable[[Committed], None] = lambda _: None,
+    on_progress: Callable[[Progress], None] = lambda _: None,
+    **settings: Any,
+) -> Summary:
+    """Mirror `source` into the database `db`, or go on with it; returns when nothing is left to do.
+
+    `settings` are those of `.env` in lower case (`max_parallel_requests=5`, `content_flags=9`); what is not given comes
+    from the environment, `./.env` and the defaults, as on the command line. `limit` ends the run once so many items'
+    details are committed. `stop.set()` from another thread, or Ctrl-C, ends it early. `on_batch` sees every committed
+    batch. `session` brings adapters, proxies and TLS settings of your own.
+
+    Raises Interrupted when stopped early, and the other errors of `fetcher.errors`; it never ends the process.
+    """
+    parts = _Parts.make(source, settings, stop or Stop(), session, limit=limit, order=order)
+    path = Path(db) if db is not None else parts.settings.db_path
+    store = SqliteStore.open(
+        path,
+        parts.source.name,
+        parts.source.tables,
+        parts.client.base_url,
+        clock=parts.stop.time,
+        warn=log.warning,
+    )
+    try:
+        store.begin_sweep(full=parts.plan.full)
+        engine = Engine(
+            parts.listing,
+            parts.stage,
+            store,
+            parts.governor,
+            parts.stop,
+            parts.plan,
+            on_start=on_start,
+            on_batch=on_batch,
+            on_progress=on_progress,
+        )
+        return engine.run()
+    finally:
+        store.close()
+        parts.client.close()
+
+
+def preview(
+    source: str = "pr0gramm",
+    db: str | Path | None = None,
+    *,
+    limit: int | None = None,
+    order: Order = "newest",
+    session: requests.Session | None = None,
+    **settings: Any,
+) -> Preview:
+    """What `fetch` with these arguments would do; asks the API once and writes nothing."""
+    parts = _Parts.make(source, settings, Stop(), session, limit=limit, order=order)
+    path = Path(db) if db is not None else parts.settings.db_path
+    store = SqliteStore.peek(path, parts.source.name, parts.source.tables)
+    try:
+        universe = parts.listing.universe()
+        start = survey(parts.listing, store, parts.plan, universe)[1]
+    except RequestFailed as error:
+        kind = LoginError if error.outcome is Outcome.DENIED else RemoteError
+        raise kind(f"no usable first answer: {error}") from None
+    finally:
+        if store is not None:
+            store.close()
+        parts.client.close()
+    return _estimate(start, parts, limit)
+
+
+def _estimate(start: Start, parts: _Parts, limit: int | None) -> Preview:
+    settings = parts.settings
+    details = start.estimate if limit is None else min(limit, start.estimate)
+    listed = max(0, details - start.queued)
+    pages = -(-listed // parts.source.page_size) + start.holes
+    total = details + pages + 1
+    ceiling = settings.max_requests_per_second
+    seconds = max(total / ceiling if ceiling else 0.0, pages * settings.request_delay)
+    return Preview(start, total, seconds, details * BYTES_AN_ITEM)
+
+
+@dataclass(frozen=True, slots=True)
+class _Listing:
+    """A source bound to its client, as the engine wants it."""
+
+    source: Source
+    client: Client
+
+    @property
+    def scopes(self) -> tuple[Scope, ...]:
+        return self.source.scopes
+
+    @property
+    def walks(self) -> int:
+        return self.source.walks
+
+    def universe(self) -> Interval:
+        return self.source.universe(self.client)
+
+    def page(self, walk: Walk) -> Page:
+        return self.source.page(self.client, walk)
+
+
+def _details(source: Source, client: Client, keys: Sequence[Key]) -> Mapping[Key, Detail | Gone | Exception]:
+    """The stage `detail`: one request a key, a failure being that key's alone."""
+    results: dict[Key, Detail | Gone | Exception] = {}
+    for key in keys:
+        try:
+            results[key] = source.detail(client, key)
+        except FetcherError as error:
+            results[key] = error
+    return results
+
+
+@dataclass(frozen=True, slots=True)
+class _Parts:
+    """What a run is put together from."""
+
+    settings: Settings
+    source: Source
+    stop: Stop
+    governor: Governor
+    client: Client
+    plan: Plan
+    listing: _Listing
+    stage: Stage
+
+    @classmethod
+    def make(
+        cls,
+        name: str,
+        given: Mapping[str, Any],
+        stop: Stop,
+        session: requests.Session | None,
+        *,
+        limit: int | None,
+        order: Order,
+    ) -> _Parts:
+        kind = find(name)
+        unknown = set(given) - set(Settings.model_fields) - set(kind.Options.model_fields)
+        if unknown:
+            raise ConfigurationError(f"no setting of {name} is called {', '.join(sorted(unknown))}")
+        if limit is not None and limit < 1:
+            raise ConfigurationError(f"limit: must be at least 1, not {limit}")
+        if order not in ("newest", "oldest"):
+            raise ConfigurationError(f"order: must be newest or oldest, not {order!r}")
+        settings = load(Settings, {key: value for key, value in given.items() if key in Settings.model_fields})
+        source = kind(
+            load(kind.Options, {key: value for key, value in given.items() if key in kind.Options.model_fields})
+        )
+        workers = settings.max_parallel_requests
+        governor = Governor(
+            stop,
+            # Listing has a slot of its own, except for who wants never two requests open.
+            parallel=1 if workers == 1 else workers + kind.walks,
+            ceiling=settings.max_requests_per_second,
+            max_pause=settings.max_backoff_seconds,
+        )
+        client = Client(
+            settings.api_base_url or kind.base_url,
+            governor,
+            stop,
+            user_agent=settings.user_agent,
+            timeout=settings.request_timeout,
+            cookies=source.cookies,
+            judge=source.judge,
+            session=session,
+        )
+        plan = Plan(
+            workers=workers,
+            batch_size=settings.db_batch_size,
+            batch_seconds=settings.db_batch_seconds,
+            delay=settings.request_delay,
+            max_retries=settings.max_retries,
+            max_backoff=settings.max_backoff_seconds,
+            order=order,
+            start_from=settings.start_from,
+            full=settings.full_update,
+            limit=limit,
+        )
+        stage = Stage("detail", partial(_details, source, client))
+        return cls(settings, source, stop, governor, client, plan, _Listing(source, client), stage)

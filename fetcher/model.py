@@ -1,0 +1,341 @@
+"""Plain facts that the parts of fetcher hand to each other; imports nothing of ours."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from enum import StrEnum
+from typing import Any, Literal, Protocol
+
+Key = int | str
+"""What names an item within its source."""
+
+Scope = int | str
+"""What a listing covers: one content-flag bit of pr0gramm, one collection of a STAC catalogue."""
+
+Order = Literal["newest", "oldest"]
+"""The direction of listing and of claims."""
+
+Row = tuple[Any, ...]
+
+
+class Outcome(StrEnum):
+    """How a request ended."""
+
+    OK = "ok"
+    GONE = "gone"
+    DENIED = "denied"
+    LIMITED = "limited"
+    UNAVAILABLE = "unavailable"
+    MALFORMED = "malformed"
+
+
+# --- what a source declares ---------------------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True)
+class Column:
+    """One declared field of an answer; `json` keeps the field's JSON text, `required` makes its absence an error."""
+
+    name: str
+    type: Literal["integer", "real", "text", "boolean", "json"]
+    required: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Table:
+    """A table that a source fills: the API's fields under the API's names, then `extra` for all the others.
+
+    The one table without `parent` holds the items, keyed by its first column. A table with `parent` holds what belongs
+    to an item: `parent` is its first column, which names the item, and the first declared column tells its rows apart.
+    `in_scope` is an SQL condition, true for an item row that belongs to the coverage scope `:scope`.
+    """
+
+    name: str
+    columns: tuple[Column, ...]
+    parent: str | None = None
+    in_scope: str = "1"
+
+
+@dataclass(frozen=True, slots=True)
+class Interval:
+    """The whole numbers from `lo` to `hi`, both included; empty when `hi` is below `lo`."""
+
+    lo: int
+    hi: int
+
+    @property
+    def size(self) -> int:
+        """How many numbers there are in it."""
+        return max(0, self.hi - self.lo + 1)
+
+    def __contains__(self, number: object) -> bool:
+        return isinstance(number, int) and self.lo <= number <= self.hi
+
+
+@dataclass(frozen=True, slots=True)
+class Walk:
+    """A listing in progress over one hole of the coverage.
+
+    `hole` is what is left to prove. With `head` the hole reaches up to the newest item there is, whatever that is by
+    now: `hole.hi` is then only the newest key known when the walk was planned. `started` is false until its first page.
+    """
+
+    hole: Interval
+    scopes: tuple[Scope, ...]
+    order: Order = "newest"
+    head: bool = False
+    started: bool = False
+
+    def after(self, **changes: Any) -> Walk:
+        """The walk that goes on from here."""
+        return replace(self, started=True, **changes)
+
+
+@dataclass(frozen=True, slots=True)
+class Page:
+    """One listing response.
+
+    `rows` are item rows (declared columns, then `extra`); `proven` is the interval that they prove for `scopes`, or
+    None; `next` is the walk that continues it, or None; `notes` say what was unusual in the answer; `failures` are
+    listed items that could not be used.
+    """
+
+    rows: tuple[Row, ...]
+    scopes: tuple[Scope, ...]
+    proven: Interval | None
+    next: Walk | None
+    notes: tuple[str, ...] = ()
+    failures: tuple[Failure, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Detail:
+    """What one item's own request gave: the rows of each child table, replacing those stored."""
+
+    rows: Mapping[str, Sequence[Row]]
+    notes: tuple[str, ...] = ()
+
+
+class Gone:
+    """The answer that an item is no more."""
+
+
+GONE = Gone()
+
+
+# --- work -------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True)
+class Work:
+    """One thing still to do. `attempts` counts those already spent."""
+
+    stage: str
+    key: Key
+    priority: int = 0
+    attempts: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class Failure:
+    """The last evidence of a key that failed; `due_at` is when it is tried again (Unix seconds), None = parked."""
+
+    stage: str
+    key: Key
+    outcome: Outcome
+    message: str
+    status: int | None = None
+    body: bytes | None = None
+    attempts: int = 0
+    due_at: float | None = None
+
+
+Result = Detail | Gone | Failure
+
+
+@dataclass(frozen=True, slots=True)
+class Stage:
+    """A step that turns due work into rows: up to `batch` keys a call; every key gets its result."""
+
+    name: str
+    run: Callable[[Sequence[Key]], Mapping[Key, Detail | Gone | Exception]]
+    batch: int = 1
+
+
+# --- runs -------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True)
+class Plan:
+    """What a run is asked to do. `full` asks for a new sweep, or for the one still open; `limit` ends it once that many
+    details are committed; times are in seconds.
+    """
+
+    workers: int = 10
+    batch_size: int = 200
+    batch_seconds: float = 10.0
+    delay: float = 1.0
+    max_retries: int = 8
+    max_backoff: float = 300.0
+    order: Order = "newest"
+    start_from: int | None = None
+    full: bool = False
+    limit: int | None = None
+
+    @property
+    def bounds(self) -> Interval | None:
+        """The keys that `start_from` limits the run to, in the direction it goes; None = all."""
+        if self.start_from is None:
+            return None
+        return Interval(1, self.start_from) if self.order == "newest" else Interval(self.start_from, 2**63 - 1)
+
+    @property
+    def window(self) -> int:
+        """The most work that is submitted and not yet committed."""
+        return self.workers + 2 * self.batch_size
+
+
+@dataclass(frozen=True, slots=True)
+class Start:
+    """What a run found as it began: the newest and oldest key still to list, and how much is to be fetched.
+
+    `newest` and `oldest` are None when nothing is left to list; `estimate` counts items, queued ones included.
+    """
+
+    newest: int | None
+    oldest: int | None
+    estimate: int
+    queued: int
+    holes: int
+
+
+@dataclass(frozen=True, slots=True)
+class Counts:
+    """What a run has done; every figure but those of the network counts committed rows only."""
+
+    pages: int = 0
+    listed: int = 0
+    new: int = 0
+    stored: int = 0
+    gone: int = 0
+    failed: int = 0
+    retries: int = 0
+    requests: int = 0
+    limited: int = 0
+
+    def plus(self, **more: int) -> Counts:
+        """These counts with `more` added."""
+        return replace(self, **{name: getattr(self, name) + n for name, n in more.items()})
+
+    def plus_committed(self, done: Committed) -> Counts:
+        """These counts with what a transaction did."""
+        return self.plus(
+            pages=done.pages,
+            listed=done.listed,
+            new=done.new,
+            stored=len(done.stored),
+            gone=len(done.gone),
+            failed=len(done.failed),
+            retries=len(done.retried),
+        )
+
+
+@dataclass(frozen=True, slots=True)
+class Progress:
+    """Where a run stands. `left` items are still to fetch (an estimate while listing goes on), `rate` a second.
+
+    `eta` is in seconds, None when unknown. `paused` is how many seconds requests still wait, with the reason.
+    """
+
+    counts: Counts
+    seconds: float
+    queued: int
+    left: int
+    rate: float
+    eta: float | None
+    paused: float = 0.0
+    reason: str = ""
+    listing: bool = True
+
+
+@dataclass(frozen=True, slots=True)
+class Summary:
+    """How a run ended: `ended` says so in a word, `parked` counts the work set aside as failed in the whole database."""
+
+    counts: Counts
+    seconds: float
+    ended: str
+    parked: int
+    left: int
+
+    @property
+    def exit_code(self) -> int:
+        """0 complete or limit reached, 3 finished but something failed for good."""
+        return 3 if self.parked and self.ended == "complete" else 0
+
+
+@dataclass(frozen=True, slots=True)
+class RunState:
+    """What the `runs` row of a run holds while it goes on and once it has ended."""
+
+    progress: Progress
+    ended: str | None = None
+    message: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Batch:
+    """What one transaction writes."""
+
+    pages: tuple[Page, ...] = ()
+    details: Mapping[Key, Detail] = field(default_factory=dict)
+    gone: tuple[Key, ...] = ()
+    failures: tuple[Failure, ...] = ()
+    stage: str = "detail"
+
+    @property
+    def empty(self) -> bool:
+        """Whether there is nothing in it."""
+        return not (self.pages or self.details or self.gone or self.failures)
+
+
+@dataclass(frozen=True, slots=True)
+class Committed:
+    """What a transaction did, as handed to `on_batch`."""
+
+    pages: int = 0
+    listed: int = 0
+    new: int = 0
+    queued: int = 0
+    stored: tuple[Key, ...] = ()
+    gone: tuple[Key, ...] = ()
+    failed: tuple[Failure, ...] = ()
+    retried: tuple[Failure, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class StoreCounts:
+    """Totals that a store keeps ready, without counting rows."""
+
+    items: int = 0
+    fetched: int = 0
+    work: int = 0
+    parked: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class Covered:
+    """A stretch proven listed: how many items it held, and when the oldest part of it was walked (Unix seconds)."""
+
+    scope: Scope
+    lo: int
+    hi: int
+    items: int
+    walked_at: int
+
+
+class HTTP(Protocol):
+    """What a source asks of a client."""
+
+    def get(self, path: str, params: Mapping[str, object]) -> Any: ...

@@ -1,0 +1,198 @@
+"""From an API's JSON objects to rows of declared tables, proven storable; nothing of an answer is thrown away."""
+
+from __future__ import annotations
+
+import json
+import math
+import re
+from collections.abc import Callable, Iterable, Mapping
+from operator import itemgetter
+from typing import Any
+
+import msgspec
+
+from fetcher.errors import RequestFailed
+from fetcher.model import Outcome, Row, Table
+
+MOST = 2**63 - 1
+_INTEGER = re.compile(r"-?[0-9]{1,19}\Z")
+_MISSING = object()
+
+
+class Unusable(Exception):
+    """A value that is not of its column's type."""
+
+
+def storable_text(text: str) -> bool:
+    """Whether a text can be stored as UTF-8; a lone surrogate from a `\\ud800` escape cannot."""
+    if text.isascii():
+        return True
+    try:
+        text.encode()
+    except UnicodeEncodeError:
+        return False
+    return True
+
+
+def _integer(value: Any) -> int:
+    if type(value) is str and _INTEGER.match(value):
+        value = int(value)
+    if type(value) is int and -MOST - 1 <= value <= MOST:
+        return value
+    raise Unusable
+
+
+def _real(value: Any) -> float:
+    if type(value) in (float, int, str):
+        try:
+            number = float(value)
+        except (ValueError, OverflowError):
+            raise Unusable from None
+        if math.isfinite(number):
+            return number
+    raise Unusable
+
+
+def _text(value: Any) -> str:
+    if type(value) is str and storable_text(value):
+        return value
+    raise Unusable
+
+
+def _boolean(value: Any) -> int:
+    if value is True or value is False or (type(value) is int and value in (0, 1)):
+        return int(value)
+    if value in ("0", "1"):
+        return int(value)
+    raise Unusable
+
+
+def _json(value: Any) -> str:
+    return as_json(value)
+
+
+_CONVERT: Mapping[str, Callable[[Any], Any]] = {
+    "integer": _integer,
+    "real": _real,
+    "text": _text,
+    "boolean": _boolean,
+    "json": _json,
+}
+_PLAIN_TYPE: Mapping[str, type] = {"integer": int, "real": float, "text": str}
+
+
+def as_json(value: Any) -> str:
+    """JSON text of any decoded JSON value, always storable: what is not plain text is escaped."""
+    text = json.dumps(value, ensure_ascii=False, separators=(",", ":"))
+    return text if storable_text(text) else json.dumps(value, separators=(",", ":"))
+
+
+class RowBuilder:
+    """Turns objects of one declared table into rows: the parent's key if it has one, the columns, then `extra`."""
+
+    def __init__(self, table: Table) -> None:
+        self.table = table
+        self._columns = [(column, _CONVERT[column.type]) for column in table.columns]
+        self._names = {column.name for column in table.columns}
+        self._plain = all(column.type in _PLAIN_TYPE for column in table.columns) and len(table.columns) > 1
+        if self._plain:
+            self._get = itemgetter(*(column.name for column in table.columns))
+            self._types = tuple(_PLAIN_TYPE[column.type] for column in table.columns)
+            integers = [i for i, column in enumerate(table.columns) if column.type == "integer"]
+            # One index twice, so that itemgetter always gives a tuple.
+            self._integers = itemgetter(*integers, integers[0])
+
+    def rows(
+        self, objects: Iterable[Any], notes: list[str], parent: tuple[Any, ...] = (), *, odd: bool = False
+    ) -> list[Row]:
+        """A row for each object. Raises RequestFailed (malformed) when a required field is missing or unusable.
+
+        `odd` as `decode` gave it: its texts may hold lone surrogates. What is unusual but no reason to fail is appended
+        to `notes`.
+        """
+        if odd or not self._plain:
+            return [self.row(each, notes, parent) for each in objects]
+        rows = []
+        get, types, integers, width = self._get, self._types, self._integers, len(self._types)
+        for each in objects:
+            # The common case, all fields there and each of its type, costs a tenth of the careful one.
+            try:
+                values = get(each)
+                plain = len(each) == width and tuple(map(type, values)) == types and max(integers(values)) <= MOST
+            except (KeyError, TypeError, IndexError):
+                plain = False
+            rows.append((*parent, *values, None) if plain else self.row(each, notes, parent))
+        return rows
+
+    def row(self, each: Any, notes: list[str], parent: tuple[Any, ...] = ()) -> Row:
+        """The row of one object; as `rows`, for one."""
+        name = self.table.name
+        if type(each) is not dict:
+            raise malformed(f"{name}: expected an object, got {_kind(each)}")
+        values: list[Any] = []
+        extra: dict[str, Any] = {}
+        for column, convert in self._columns:
+            value = each.get(column.name, _MISSING)
+            if value is None or value is _MISSING:
+                if column.required:
+                    raise malformed(f"{name}: {column.name} is missing")
+                values.append(None)
+                continue
+            try:
+                values.append(convert(value))
+            except Unusable:
+                if column.required:
+                    raise malformed(f"{name}: {column.name} is no usable {column.type}: {_shown(value)}") from None
+                values.append(None)
+                extra[column.name] = value
+                notes.append(f"{name}.{column.name}: expected {column.type}, got {_kind(value)}; kept in extra")
+        if not self._names.issuperset(each):
+            for field, value in each.items():
+                if field not in self._names:
+                    extra[field] = value
+                    notes.append(f"{name}.{field}: a field not known yet; kept in extra")
+        return (*parent, *values, as_json(extra) if extra else None)
+
+
+def decode(body: bytes) -> tuple[Any, bool]:
+    """The JSON value of a body, and whether it was odd: valid, but with what strict readers refuse.
+
+    Lone surrogates and numbers beyond a double are odd. Raises ValueError when it is not JSON.
+    """
+    try:
+        return _strict(body), False
+    except (msgspec.DecodeError, ValueError, RecursionError):
+        pass
+    try:
+        return json.loads(body, parse_constant=_refuse, parse_float=_finite), True
+    except RecursionError:
+        raise ValueError("nested too deeply") from None
+    except UnicodeDecodeError:
+        raise ValueError("not UTF-8") from None
+
+
+_strict = msgspec.json.Decoder().decode
+
+
+def _refuse(constant: str) -> Any:
+    raise ValueError(f"{constant} is not JSON")
+
+
+def _finite(text: str) -> float | str:
+    number = float(text)
+    return number if math.isfinite(number) else text
+
+
+def malformed(message: str) -> RequestFailed:
+    """The error for an answer that is not what the API promises."""
+    return RequestFailed(Outcome.MALFORMED, message)
+
+
+def _kind(value: Any) -> str:
+    return {dict: "an object", list: "a list", str: "a text", bool: "a boolean", type(None): "null"}.get(
+        type(value), "a number"
+    )
+
+
+def _shown(value: Any) -> str:
+    return f"{value!r:.60}"

@@ -1,0 +1,116 @@
+"""What can be set: by option, environment variable or `./.env`, in this order; read at the edge only."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Mapping
+from pathlib import Path
+from typing import Any, Literal, TypeVar
+
+from dotenv import dotenv_values
+from pydantic import Field, SecretStr, ValidationError
+from pydantic.fields import FieldInfo
+from pydantic_settings import BaseSettings, SettingsConfigDict
+
+from fetcher._version import __version__
+from fetcher.errors import ConfigurationError
+
+ENV_FILE = Path(".env")
+
+S = TypeVar("S", bound=BaseSettings)
+
+
+def option(default: Any, name: str | None, description: str, **constraints: Any) -> Any:
+    """A setting that the command line can give as `name` too."""
+    return Field(default, description=description, json_schema_extra={"option": name} if name else None, **constraints)
+
+
+class SourceOptions(BaseSettings):
+    """What can be asked of one source; each source has its own, read like the Settings."""
+
+    model_config = SettingsConfigDict(extra="ignore", env_ignore_empty=True, frozen=True)
+
+
+class Settings(BaseSettings):
+    """How a mirror is made, whatever its source. Field names are the names in `.env`, in lower case."""
+
+    model_config = SettingsConfigDict(extra="ignore", env_ignore_empty=True, frozen=True)
+
+    api_base_url: str | None = option(None, "--base-url", "where the API is; default: the source's own address")
+    db_path: Path = option(Path("pr0gramm.db"), None, "the database, where no DB argument is given")
+    max_parallel_requests: int = option(
+        10, "--workers", "details in flight; listing has a slot of its own", ge=1, le=1000
+    )
+    request_delay: float = option(1.0, "--delay", "seconds between list pages", ge=0, allow_inf_nan=False)
+    max_requests_per_second: float = option(
+        10,
+        "--max-rate",
+        "requests begun a second, of all kinds, evenly spaced; 0 = no ceiling",
+        ge=0,
+        allow_inf_nan=False,
+    )
+    db_batch_size: int = option(200, "--batch-size", "items a transaction", ge=1, le=100_000)
+    db_batch_seconds: float = option(
+        10, None, "commit at latest this many seconds after a batch's first result", gt=0, allow_inf_nan=False
+    )
+    request_timeout: float = option(
+        30, None, "seconds for a whole request, first byte to last", gt=0, allow_inf_nan=False
+    )
+    max_retries: int = option(8, None, "tries after the first, before an item is set aside as failed", ge=0)
+    max_backoff_seconds: float = option(
+        300, None, "the longest wait before a retry or a probe", gt=0, allow_inf_nan=False
+    )
+    start_from: int | None = option(
+        None,
+        "--start-from",
+        "begin at this id and include it: this run is bound to [1, N], oldest first to [N, newest]",
+        ge=1,
+    )
+    full_update: bool = option(False, "--full", "list and fetch everything anew, or go on with the sweep still open")
+    user_agent: str = option(
+        f"fetcher/{__version__} (+https://fetcher.example)", None, "who asks; add a way to reach you", min_length=1
+    )
+    log_level: Literal["DEBUG", "INFO", "WARNING", "ERROR"] = option(
+        "WARNING", None, "INFO and DEBUG show one line per retry and failure, as does -v"
+    )
+
+
+def load(model: type[S], given: Mapping[str, Any], env_file: Path | None = ENV_FILE) -> S:
+    """The settings of `model`: what is `given` first, then the environment, then the `.env` file, then the defaults.
+
+    Raises ConfigurationError naming the setting, its option and what is wrong, never the value of a secret.
+    """
+    try:
+        return model(
+            _env_file=env_file, _env_file_encoding="utf-8", **{k: v for k, v in given.items() if v is not None}
+        )
+    except ValidationError as error:
+        raise ConfigurationError("; ".join(_explained(model, dict(each)) for each in error.errors())) from None
+    except UnicodeDecodeError:
+        raise ConfigurationError(f"{env_file} is not UTF-8 text") from None
+
+
+def unknown_keys(models: Iterable[type[BaseSettings]], env_file: Path = ENV_FILE) -> list[str]:
+    """The names in the `.env` file that no setting has."""
+    if not env_file.is_file():
+        return []
+    known = {name for model in models for name in model.model_fields}
+    return sorted(name for name in dotenv_values(env_file, encoding="utf-8") if name.lower() not in known)
+
+
+def options_of(model: type[BaseSettings]) -> Iterator[tuple[str, FieldInfo, str]]:
+    """Every (field name, field, option) of `model` that the command line offers."""
+    for name, field in model.model_fields.items():
+        extra = field.json_schema_extra
+        if isinstance(extra, dict) and isinstance(extra.get("option"), str):
+            yield name, field, str(extra["option"])
+
+
+def _explained(model: type[BaseSettings], error: dict[str, Any]) -> str:
+    name = str(error["loc"][0]) if error["loc"] else "settings"
+    field = model.model_fields.get(name)
+    options = [given for each, _, given in options_of(model) if each == name]
+    label = name.upper() + (f" ({options[0]})" if options else "")
+    secret = field is not None and SecretStr in (field.annotation, *getattr(field.annotation, "__args__", ()))
+    value = "" if secret or isinstance(error.get("input"), dict) else f", not {error.get('input')!r:.60}"
+    message = str(error["msg"])
+    return f"{label}: {message[:1].lower()}{message[1:]}{value}"

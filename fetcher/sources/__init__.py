@@ -1,0 +1,89 @@
+"""Where items come from: the contract of a source, and those that are installed."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from functools import cache
+from importlib.metadata import entry_points
+from typing import Any, ClassVar, Protocol, runtime_checkable
+
+from pydantic import SecretStr
+
+from fetcher.client import Client
+from fetcher.errors import ConfigurationError
+from fetcher.model import Detail, Gone, Interval, Key, Outcome, Page, Scope, Table, Walk
+from fetcher.settings import SourceOptions
+
+GROUP = "fetcher.sources"
+_OURS = {"pr0gramm": "fetcher.sources.pr0gramm:Pr0gramm"}
+
+
+@runtime_checkable
+class Source(Protocol):
+    """What the engine asks of a source. `walks` is how many listings may be walked at once, `page_size`
+    how many items a page holds at most.
+
+    `base_url` is where its API is unless the user says otherwise; `tables` are filled from its answers, the items'
+    first. All of its methods may be called from several threads at once.
+    """
+
+    name: ClassVar[str]
+    base_url: ClassVar[str]
+    tables: ClassVar[tuple[Table, ...]]
+    walks: ClassVar[int]
+    page_size: ClassVar[int]
+    Options: ClassVar[type[SourceOptions]]
+
+    def __init__(self, options: Any) -> None: ...
+
+    @property
+    def scopes(self) -> tuple[Scope, ...]:
+        """What a run with these options covers."""
+        ...
+
+    @property
+    def cookies(self) -> Mapping[str, SecretStr]:
+        """The login to send with each request."""
+        ...
+
+    def judge(self, status: int, data: Any) -> Outcome | None:
+        """What a JSON answer means where the API has ways of its own; None leaves it to HTTP's rules."""
+        ...
+
+    def universe(self, client: Client) -> Interval:
+        """The lowest and the highest key there can be."""
+        ...
+
+    def page(self, client: Client, walk: Walk) -> Page:
+        """The next page of a walk. Raises RequestFailed."""
+        ...
+
+    def detail(self, client: Client, key: Any) -> Detail | Gone:
+        """The rows that one item's own request gives. Raises RequestFailed."""
+        ...
+
+
+@cache
+def registry() -> Mapping[str, type[Source]]:
+    """The sources by name: ours, and those that other packages offer as entry points of the group `fetcher.sources`."""
+    found = {entry.name: entry for entry in entry_points(group=GROUP)}
+    for name, value in _OURS.items():
+        found.setdefault(name, _entry(name, value))
+    return {name: entry.load() for name, entry in sorted(found.items())}
+
+
+def find(name: str) -> type[Source]:
+    """The source of that name. Raises ConfigurationError when there is none."""
+    try:
+        return registry()[name]
+    except KeyError:
+        raise ConfigurationError(f"no source is called {name!r}; there are: {', '.join(registry())}") from None
+
+
+def _entry(name: str, value: str) -> Any:
+    from importlib.metadata import EntryPoint
+
+    return EntryPoint(name, value, GROUP)
+
+
+Rows = Mapping[Key, Detail]

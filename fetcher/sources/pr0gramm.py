@@ -1,0 +1,244 @@
+"""pr0gramm.com: items by descending id, 120 a page; each item's tags and comments by a request of its own.
+
+The facts come from public clients of the unversioned API; nothing here was tried against the live site.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+from pydantic import Field, SecretStr
+
+from fetcher.client import MOST_EVIDENCE, Answer, Client
+from fetcher.errors import RequestFailed
+from fetcher.model import (
+    Column,
+    Detail,
+    Failure,
+    Gone,
+    Interval,
+    Outcome,
+    Page,
+    Row,
+    Scope,
+    Table,
+    Walk,
+)
+from fetcher.rows import RowBuilder, malformed
+from fetcher.settings import SourceOptions, option
+
+YOUNG_SECONDS = 600
+"""Items younger than this may still be joined by others below them: their stretch is listed again by the next run."""
+
+ITEMS = Table(
+    "items",
+    (
+        Column("id", "integer", required=True),
+        Column("promoted", "integer"),
+        Column("userId", "integer"),
+        Column("up", "integer"),
+        Column("down", "integer"),
+        Column("created", "integer", required=True),
+        Column("image", "text"),
+        Column("thumb", "text"),
+        Column("fullsize", "text"),
+        Column("preview", "text"),
+        Column("width", "integer"),
+        Column("height", "integer"),
+        Column("audio", "boolean"),
+        Column("source", "text"),
+        Column("flags", "integer", required=True),
+        Column("user", "text"),
+        Column("mark", "integer"),
+        Column("gift", "integer"),
+        Column("deleted", "boolean"),
+        Column("repost", "boolean"),
+        Column("variants", "json"),
+        Column("subtitles", "json"),
+    ),
+    in_scope='"flags" & :scope != 0',
+)
+TAGS = Table(
+    "tags",
+    (Column("id", "integer", required=True), Column("tag", "text", required=True), Column("confidence", "real")),
+    parent="item_id",
+)
+COMMENTS = Table(
+    "comments",
+    (
+        Column("id", "integer", required=True),
+        Column("parent", "integer"),
+        Column("content", "text", required=True),
+        Column("created", "integer"),
+        Column("up", "integer"),
+        Column("down", "integer"),
+        Column("confidence", "real"),
+        Column("name", "text"),
+        Column("mark", "integer"),
+    ),
+    parent="item_id",
+)
+_CREATED = [column.name for column in ITEMS.columns].index("created")
+
+
+class Pr0gramm:
+    """The JSON API of pr0gramm.com."""
+
+    name = "pr0gramm"
+    base_url = "https://pr0gramm.com/api"
+    tables = (ITEMS, TAGS, COMMENTS)
+    walks = 1
+    page_size = 120
+
+    class Options(SourceOptions):
+        """What can be asked of pr0gramm."""
+
+        content_flags: int = option(
+            1, "--flags", "kinds of items: 1 sfw, 2 nsfw, 4 nsfl, 8 nsfp, 16 pol; their sum, up to 31", ge=1, le=31
+        )
+        pp: SecretStr | None = Field(None, description="login cookie `pp`, secret")
+        me: SecretStr | None = Field(None, description="login cookie `me`, secret")
+
+    def __init__(self, options: Options) -> None:
+        self._options = options
+        self._items = RowBuilder(ITEMS)
+        self._tags = RowBuilder(TAGS)
+        self._comments = RowBuilder(COMMENTS)
+
+    @property
+    def scopes(self) -> tuple[Scope, ...]:
+        """One scope for each content flag asked for."""
+        return tuple(bit for bit in (1, 2, 4, 8, 16) if self._options.content_flags & bit)
+
+    @property
+    def cookies(self) -> dict[str, SecretStr]:
+        """The login, as the API wants it."""
+        given = {"pp": self._options.pp, "me": self._options.me}
+        return {name: secret for name, secret in given.items() if secret is not None}
+
+    def judge(self, status: int, data: Any) -> Outcome | None:
+        """The API's own errors: `limitReached` in good and bad answers alike, `notFound` in good ones."""
+        if not isinstance(data, dict):
+            return None
+        error = data.get("error")
+        if error in ("limitReached", "rateLimited") or data.get("code") == 429:
+            return Outcome.LIMITED
+        if status == 200 and error == "notFound":
+            return Outcome.GONE
+        if status == 200 and isinstance(error, str) and error.endswith("Required"):
+            return Outcome.DENIED
+        return None
+
+    def universe(self, client: Client) -> Interval:
+        """The ids there can be: from 1 to the newest item's. Empty when there is none."""
+        answer = client.get("/items/get", {"flags": sum(map(int, self.scopes))})
+        rows, failures = self._item_rows(answer, [])
+        return Interval(1, max([*(row[0] for row in rows), *(_id(each) for each in failures)], default=0))
+
+    def page(self, client: Client, walk: Walk) -> Page:
+        """One page of `walk`: `older` and `newer` are exclusive, and the first page of the head is asked without.
+
+        It proves from its lowest key up to the one it was asked from, and down to the lowest there can be only at the
+        end of the list; upside down when the walk goes up. Order within a page is not trusted.
+        """
+        down = walk.order == "newest"
+        from_top = down and walk.head and not walk.started
+        params: dict[str, object] = {"flags": sum(map(int, walk.scopes))}
+        if not down:
+            params["newer"] = walk.hole.lo - 1
+        elif not from_top:
+            params["older"] = walk.hole.hi + 1
+        answer = client.get("/items/get", params)
+        notes: list[str] = []
+        rows, failures = self._item_rows(answer, notes)
+        at_end = answer.data.get("atEnd" if down else "atStart") is True
+        keys = [*(row[0] for row in rows), *(_id(each) for each in failures)]
+        proven, rest = (_proven_down if down else _proven_up)(walk, keys, at_end, from_top=from_top)
+        kept = tuple(row for row in rows if row[0] in proven)
+        failures = [each for each in failures if each.key in proven]
+        goes_on = not at_end and (rest.size > 0 or (walk.head and not down))
+
+        ts = answer.data.get("ts")
+        newest_old = (ts if type(ts) is int else client.stop.time()) - YOUNG_SECONDS
+        young = [row[0] for row in kept if row[_CREATED] > newest_old]
+        if young:
+            proven = Interval(proven.lo, min(young) - 1)
+        return Page(
+            rows=kept,
+            scopes=walk.scopes,
+            proven=proven if proven.size else None,
+            next=walk.after(hole=rest) if goes_on else None,
+            notes=tuple(notes),
+            failures=tuple(failures),
+        )
+
+    def detail(self, client: Client, key: int) -> Detail | Gone:
+        """The tags and comments of one item. One without any is a good answer."""
+        answer = client.get("/items/info", {"itemId": key})
+        data = answer.data
+        if not isinstance(data, dict) or type(data.get("tags")) is not list or type(data.get("comments")) is not list:
+            raise _with_body(malformed("no list of tags and comments"), answer)
+        notes: list[str] = []
+        try:
+            rows = {
+                "tags": self._tags.rows(data["tags"], notes, (key,), odd=answer.odd),
+                "comments": self._comments.rows(data["comments"], notes, (key,), odd=answer.odd),
+            }
+        except RequestFailed as error:
+            raise _with_body(error, answer) from None
+        return Detail(rows, tuple(notes))
+
+    def _item_rows(self, answer: Answer, notes: list[str]) -> tuple[list[Row], list[Failure]]:
+        """The rows of a listing, one for each id, and a failure for each listed item that cannot be used."""
+        data = answer.data
+        if not isinstance(data, dict) or type(data.get("items")) is not list:
+            raise _with_body(malformed("a page without a list of items"), answer)
+        rows: dict[int, Row] = {}
+        failures: list[Failure] = []
+        for each in data["items"]:
+            try:
+                row = self._items.row(each, notes)
+                rows[row[0]] = row
+            except RequestFailed as error:
+                key = each.get("id") if isinstance(each, dict) else None
+                if type(key) is not int or not 0 < key < 2**63:
+                    raise _with_body(error, answer) from None
+                body = answer.body[:MOST_EVIDENCE]
+                failures.append(Failure("item", key, Outcome.MALFORMED, str(error), answer.status, body))
+        return list(rows.values()), failures
+
+
+def _proven_down(walk: Walk, keys: list[int], at_end: bool, *, from_top: bool) -> tuple[Interval, Interval]:
+    """What a page of a walk downwards proves, and the part of the hole that is left."""
+    hole = walk.hole
+    if not from_top:
+        keys = [key for key in keys if key <= hole.hi]
+    _refuse_empty(keys, at_end)
+    top = max(keys, default=hole.hi) if from_top else hole.hi
+    bottom = hole.lo if at_end else max(hole.lo, min(keys))
+    return Interval(bottom, top), Interval(hole.lo, bottom - 1)
+
+
+def _proven_up(walk: Walk, keys: list[int], at_end: bool, *, from_top: bool) -> tuple[Interval, Interval]:
+    """What a page of a walk upwards proves, and the part of the hole that is left."""
+    hole = walk.hole
+    keys = [key for key in keys if key >= hole.lo]
+    _refuse_empty(keys, at_end)
+    top = max(keys, default=hole.lo - 1)
+    if not walk.head:
+        top = hole.hi if at_end else min(hole.hi, top)
+    return Interval(hole.lo, top), Interval(top + 1, hole.hi)
+
+
+def _refuse_empty(keys: list[int], at_end: bool) -> None:
+    if not keys and not at_end:
+        raise malformed("a page without items that is not the last one")
+
+
+def _id(failure: Failure) -> int:
+    return int(failure.key)
+
+
+def _with_body(error: RequestFailed, answer: Answer) -> RequestFailed:
+    error.status, error.body = answer.status, answer.body[:MOST_EVIDENCE]
+    return error

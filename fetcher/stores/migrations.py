@@ -1,0 +1,99 @@
+"""The schema of the engine's own tables, as steps that every database goes through once.
+
+A step that has been released is never edited; what changes becomes a new step below it.
+"""
+
+from __future__ import annotations
+
+from sqlite_utils import Database, Migrations
+
+migrations = Migrations("fetcher")
+
+APPLICATION_ID = 0x66746368
+"""Marks an SQLite file as a database of ours ("ftch", `PRAGMA application_id`)."""
+
+
+@migrations()
+def m001_engine_tables(db: Database) -> None:
+    """The tables of the first release."""
+    db.execute(f"PRAGMA application_id = {APPLICATION_ID}")
+    for statement in _FIRST:
+        db.execute(statement)
+
+
+_FIRST = (
+    """CREATE TABLE sources (
+        name TEXT PRIMARY KEY,
+        base_url TEXT NOT NULL,
+        created_at INTEGER NOT NULL,
+        sweep INTEGER NOT NULL DEFAULT 1,
+        sweep_started_at INTEGER NOT NULL DEFAULT 0,
+        sweep_ended_at INTEGER,
+        items INTEGER NOT NULL DEFAULT 0,
+        fetched INTEGER NOT NULL DEFAULT 0,
+        work INTEGER NOT NULL DEFAULT 0,
+        parked INTEGER NOT NULL DEFAULT 0,
+        learned TEXT
+    ) STRICT""",
+    """CREATE TABLE coverage (
+        source TEXT NOT NULL,
+        scope ANY NOT NULL,
+        sweep INTEGER NOT NULL,
+        lo INTEGER NOT NULL,
+        hi INTEGER NOT NULL,
+        items INTEGER NOT NULL,
+        walked_at INTEGER NOT NULL,
+        PRIMARY KEY (source, scope, sweep, lo)
+    ) STRICT, WITHOUT ROWID""",
+    """CREATE TABLE work (
+        source TEXT NOT NULL,
+        stage TEXT NOT NULL,
+        key ANY NOT NULL,
+        priority INTEGER NOT NULL DEFAULT 0,
+        attempts INTEGER NOT NULL DEFAULT 0,
+        due_at REAL,
+        outcome TEXT,
+        error TEXT,
+        PRIMARY KEY (source, stage, key)
+    ) STRICT, WITHOUT ROWID""",
+    # Claims read this index alone: within a priority the keys lie in the run's order.
+    "CREATE INDEX work_due ON work (source, stage, priority, key, due_at) WHERE due_at IS NOT NULL",
+    "CREATE INDEX work_failed ON work (outcome) WHERE outcome IS NOT NULL",
+    """CREATE TABLE failures (
+        source TEXT NOT NULL,
+        stage TEXT NOT NULL,
+        key ANY NOT NULL,
+        outcome TEXT NOT NULL,
+        message TEXT NOT NULL,
+        status INTEGER,
+        body BLOB,
+        attempts INTEGER NOT NULL,
+        failed_at INTEGER NOT NULL,
+        PRIMARY KEY (source, stage, key)
+    ) STRICT""",
+    """CREATE TABLE runs (
+        id INTEGER PRIMARY KEY,
+        source TEXT NOT NULL,
+        pid INTEGER NOT NULL,
+        plan TEXT NOT NULL,
+        started_at INTEGER NOT NULL,
+        updated_at INTEGER NOT NULL,
+        ended_at INTEGER,
+        ended TEXT,
+        message TEXT,
+        pages INTEGER NOT NULL DEFAULT 0,
+        listed INTEGER NOT NULL DEFAULT 0,
+        new INTEGER NOT NULL DEFAULT 0,
+        stored INTEGER NOT NULL DEFAULT 0,
+        gone INTEGER NOT NULL DEFAULT 0,
+        failed INTEGER NOT NULL DEFAULT 0,
+        retries INTEGER NOT NULL DEFAULT 0,
+        requests INTEGER NOT NULL DEFAULT 0,
+        limited INTEGER NOT NULL DEFAULT 0,
+        queued INTEGER NOT NULL DEFAULT 0,
+        "left" INTEGER NOT NULL DEFAULT 0,
+        rate REAL NOT NULL DEFAULT 0,
+        paused_until INTEGER,
+        reason TEXT
+    ) STRICT""",
+)

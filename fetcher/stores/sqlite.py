@@ -1,0 +1,686 @@
+"""A mirror in one SQLite file: rows, work and coverage of a batch stand or fall together."""
+
+from __future__ import annotations
+
+import errno
+import fcntl
+import json
+import os
+import sqlite3
+import time
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass, replace
+from operator import itemgetter
+from pathlib import Path
+from typing import Any
+
+from sqlite_utils import Database
+
+from fetcher.errors import ConfigurationError, StoreError
+from fetcher.model import (
+    Batch,
+    Committed,
+    Covered,
+    Failure,
+    Interval,
+    Key,
+    Order,
+    Outcome,
+    Page,
+    Plan,
+    Row,
+    RunState,
+    Scope,
+    StoreCounts,
+    Table,
+    Work,
+)
+from fetcher.stores.migrations import APPLICATION_ID, migrations
+
+BUSY_SECONDS = 30
+_TYPES = {"integer": "INTEGER", "boolean": "INTEGER", "real": "REAL", "text": "TEXT", "json": "TEXT"}
+_LIFE = ("first_seen_at", "listed_at", "fetched_at", "unlisted_at", "gone_at")
+_MIRROR, _REFRESH = 0, -1
+
+# What SQLite says of a row that it cannot take, as against a disk or a file that it cannot write.
+_REFUSED = (
+    OverflowError,
+    UnicodeEncodeError,
+    sqlite3.IntegrityError,
+    sqlite3.DataError,
+    sqlite3.InterfaceError,
+    sqlite3.ProgrammingError,
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Sweep:
+    """One listing of everything there is: its number, when it began (Unix seconds), whether it is still open."""
+
+    number: int
+    started_at: int
+    open: bool
+
+
+class SqliteStore:
+    """The one writer of a mirror's database file; used by one thread.
+
+    Opened for writing it holds an exclusive `flock` on `FILE.lock`, which dies with the process.
+    """
+
+    def __init__(self, path: Path, source: str, tables: Sequence[Table], clock: Callable[[], float]) -> None:
+        self.path = path
+        self.source = source
+        self._clock = clock
+        self._item = next(table for table in tables if table.parent is None)
+        self._children = {table.name: table for table in tables if table.parent is not None}
+        self._item_key = self._item.columns[0].name
+        self._sql = _Statements(self._item, self._children)
+        self._lock: int | None = None
+        self._run: int | None = None
+        self._conn: sqlite3.Connection
+
+    # --- opening --------------------------------------------------------------------------------
+
+    @classmethod
+    def open(
+        cls,
+        path: Path,
+        source: str,
+        tables: Sequence[Table],
+        base_url: str,
+        *,
+        clock: Callable[[], float] = time.time,
+        warn: Callable[[str], None] = lambda _: None,
+    ) -> SqliteStore:
+        """Open the mirror of `source` for writing; make it, and what newer releases need, where that is missing.
+
+        Raises StoreError when another run has it, or it is no database of ours, cannot be written, …; and
+        ConfigurationError when it mirrors another source.
+        """
+        store = cls(path, source, tables, clock)
+        store._lock = _lock(path)
+        try:
+            with explained(path):
+                store._conn = _connect(path)
+                _refuse_foreign(store._conn, path)
+                store._prepare(base_url, tables, warn)
+        except BaseException:
+            store.close()
+            raise
+        return store
+
+    @classmethod
+    def peek(cls, path: Path, source: str, tables: Sequence[Table]) -> SqliteStore | None:
+        """The mirror of `source`, open read-only and without its lock; None where there is no such file yet."""
+        if not path.exists():
+            return None
+        store = cls(path, source, tables, time.time)
+        with explained(path):
+            store._conn = connect_readonly(path)
+            store._refuse_other_source()
+        return store
+
+    def close(self) -> None:
+        """Close the file and let go of its lock."""
+        if hasattr(self, "_conn"):
+            self._conn.close()
+        if self._lock is not None:
+            os.close(self._lock)
+            self._lock = None
+
+    def _prepare(self, base_url: str, tables: Sequence[Table], warn: Callable[[str], None]) -> None:
+        db = Database(self._conn)
+        migrations.apply(db)
+        with self._transaction():
+            for table in tables:
+                self._make_table(table)
+            self._refuse_other_source()
+            row = self._conn.execute("SELECT base_url FROM sources WHERE name = ?", [self.source]).fetchone()
+            if row is None:
+                self._conn.execute(
+                    "INSERT INTO sources (name, base_url, created_at) VALUES (?, ?, ?)",
+                    [self.source, base_url, int(self._clock())],
+                )
+            elif row[0] != base_url:
+                warn(f"{self.path} was mirrored from {row[0]} so far; now from {base_url}")
+                self._conn.execute("UPDATE sources SET base_url = ? WHERE name = ?", [base_url, self.source])
+
+    def _refuse_other_source(self) -> None:
+        row = self._conn.execute("SELECT name FROM sources WHERE name != ? LIMIT 1", [self.source]).fetchone()
+        if row is not None:
+            raise ConfigurationError(
+                f"{self.path} mirrors {row[0]}, not {self.source}: one database mirrors one source, name another file"
+            )
+
+    def _make_table(self, table: Table) -> None:
+        columns = {column.name: _TYPES[column.type] for column in table.columns} | {"extra": "TEXT"}
+        key_type = _TYPES[self._item.columns[0].type]
+        if table.parent is None:
+            columns |= dict.fromkeys(_LIFE, "INTEGER")
+            key = f'PRIMARY KEY ("{self._item_key}")'
+            ending = "STRICT"
+        else:
+            columns = {table.parent: f'{key_type} NOT NULL REFERENCES "{self._item.name}"'} | columns
+            key = f'PRIMARY KEY ("{table.parent}", "{table.columns[0].name}")'
+            ending = "STRICT, WITHOUT ROWID"
+        present = {row[1] for row in self._conn.execute(f'PRAGMA table_info("{table.name}")')}
+        if not present:
+            needed = {column.name for column in table.columns if column.required}
+            declared = [f'"{name}" {type_}{" NOT NULL" if name in needed else ""}' for name, type_ in columns.items()]
+            self._conn.execute(f'CREATE TABLE "{table.name}" ({", ".join([*declared, key])}) {ending}')
+            if table.parent is None:
+                for column in ("unlisted_at", "gone_at"):
+                    self._conn.execute(
+                        f'CREATE INDEX "{table.name}_{column}" ON "{table.name}" ("{column}") WHERE "{column}" IS NOT NULL'
+                    )
+        for name, type_ in columns.items():
+            if present and name not in present:
+                self._conn.execute(f'ALTER TABLE "{table.name}" ADD COLUMN "{name}" {type_}')
+
+    # --- reading --------------------------------------------------------------------------------
+
+    def counts(self) -> StoreCounts:
+        """Totals kept with each batch, so that nothing has to be counted."""
+        row = self._conn.execute(
+            "SELECT items, fetched, work, parked FROM sources WHERE name = ?", [self.source]
+        ).fetchone()
+        return StoreCounts(*row) if row else StoreCounts()
+
+    def sweep(self) -> Sweep:
+        """The sweep that coverage is proven for."""
+        row = self._conn.execute(
+            "SELECT sweep, sweep_started_at, sweep_ended_at FROM sources WHERE name = ?", [self.source]
+        ).fetchone()
+        return Sweep(row[0], row[1], row[2] is None) if row else Sweep(1, 0, True)
+
+    def coverage(self, scopes: Sequence[Scope]) -> dict[Scope, list[Covered]]:
+        """What the sweep has proven listed, ascending, for each of `scopes`."""
+        found: dict[Scope, list[Covered]] = {scope: [] for scope in scopes}
+        for row in self._conn.execute(
+            "SELECT scope, lo, hi, items, walked_at FROM coverage WHERE source = ? AND sweep = ? ORDER BY lo",
+            [self.source, self.sweep().number],
+        ):
+            if row[0] in found:
+                found[row[0]].append(Covered(*row))
+        return found
+
+    def claim(
+        self, stage: str, most: int, order: Order, bounds: Interval | None, skip: Collection[Key]
+    ) -> tuple[list[Work], float | None]:
+        """Up to `most` due pieces of work that are not in `skip`, highest priority first, then in the run's order.
+
+        When there are fewer, also when the next one is due (Unix seconds), None when nothing waits. Claims are not
+        written down: a run that dies has claimed nothing.
+        """
+        now = self._clock()
+        within = f"source = ? AND stage = ?{' AND key BETWEEN ? AND ?' if bounds else ''} AND due_at IS NOT NULL"
+        where: list[Any] = [self.source, stage, *([bounds.lo, bounds.hi] if bounds else [])]
+        found: list[Work] = []
+        with explained(self.path):
+            below = 2**31
+            while len(found) < most:
+                (priority,) = self._conn.execute(
+                    "SELECT max(priority) FROM work WHERE source = ? AND stage = ? AND due_at IS NOT NULL"
+                    " AND priority < ?",
+                    [self.source, stage, below],
+                ).fetchone()
+                if priority is None:
+                    break
+                below = priority
+                rows = self._conn.execute(
+                    f"SELECT key, attempts FROM work WHERE {within} AND due_at <= ? AND priority = ?"
+                    f" ORDER BY key {'DESC' if order == 'newest' else 'ASC'} LIMIT ?",
+                    [*where, now, priority, most - len(found) + len(skip)],
+                )
+                found += [Work(stage, key, priority, attempts) for key, attempts in rows if key not in skip]
+            if len(found) >= most:
+                return found[:most], None
+            (due,) = self._conn.execute(
+                f"SELECT min(due_at) FROM work WHERE {within} AND due_at > ?", [*where, now]
+            ).fetchone()
+            return found, due
+
+    # --- writing --------------------------------------------------------------------------------
+
+    def begin_sweep(self, *, full: bool) -> Sweep:
+        """The sweep to go on with: with `full` a new one, unless one is still open."""
+        sweep = self.sweep()
+        if full and not sweep.open:
+            # What was fetched up to this very second counts as fetched before it.
+            with self._transaction():
+                self._conn.execute(
+                    "UPDATE sources SET sweep = sweep + 1, sweep_started_at = ?, sweep_ended_at = NULL WHERE name = ?",
+                    [int(self._clock()) + 1, self.source],
+                )
+        return self.sweep()
+
+    def end_sweep(self) -> None:
+        """Close the sweep: everything was listed and fetched in it, so that what earlier ones proved is not needed."""
+        with self._transaction():
+            self._conn.execute(
+                "UPDATE sources SET sweep_ended_at = ? WHERE name = ? AND sweep_ended_at IS NULL",
+                [int(self._clock()), self.source],
+            )
+            self._conn.execute(
+                "DELETE FROM coverage WHERE source = ? AND sweep < (SELECT sweep FROM sources WHERE name = ?)",
+                [self.source, self.source],
+            )
+
+    def begin_run(self, plan: Plan) -> None:
+        """Write down that a run begins; runs that died without a word are marked so."""
+        now = int(self._clock())
+        with self._transaction():
+            self._conn.execute(
+                "UPDATE runs SET ended = 'died', ended_at = updated_at, paused_until = NULL WHERE ended IS NULL"
+            )
+            self._run = self._conn.execute(
+                "INSERT INTO runs (source, pid, plan, started_at, updated_at) VALUES (?, ?, ?, ?, ?)",
+                [self.source, os.getpid(), json.dumps(asdict(plan)), now, now],
+            ).lastrowid
+
+    def update_run(self, state: RunState) -> None:
+        """Write down where the run stands."""
+        with self._transaction():
+            self._write_run(state)
+
+    def commit(self, batch: Batch, state: RunState) -> Committed:
+        """Write a batch in one transaction. Rows that SQLite refuses make their key a failure, alone.
+
+        Raises StoreError when the file cannot be written; then nothing of the batch is.
+        """
+        try:
+            with self._transaction():
+                done = self._write(batch)
+                self._write_run(state, done)
+            return done
+        except _REFUSED as error:
+            return self._halve(batch, state, error)
+
+    def _halve(self, batch: Batch, state: RunState, error: Exception) -> Committed:
+        if batch.pages and (batch.details or batch.gone or batch.failures):
+            parts = [Batch(pages=batch.pages), replace(batch, pages=())]
+        elif len(batch.details) > 1:
+            keys = list(batch.details)
+            half = len(keys) // 2
+            parts = [
+                replace(batch, details={key: batch.details[key] for key in keys[:half]}),
+                replace(batch, details={key: batch.details[key] for key in keys[half:]}, gone=(), failures=()),
+            ]
+        elif len(batch.details) == 1:
+            (key,) = batch.details
+            failure = Failure(batch.stage, key, Outcome.MALFORMED, f"the database refuses its rows: {error}")
+            parts = [replace(batch, details={}, failures=(*batch.failures, failure))]
+        elif len(batch.pages) > 1:
+            half = len(batch.pages) // 2
+            parts = [replace(batch, pages=batch.pages[:half]), replace(batch, pages=batch.pages[half:])]
+        else:
+            raise StoreError(f"{self.path} refuses a listed row: {error}") from error
+        done = Committed()
+        for part in parts:
+            more = self.commit(part, _after(state, done))
+            done = _sum(done, more)
+        return done
+
+    def _write(self, batch: Batch) -> Committed:
+        now = int(self._clock())
+        done = Committed(
+            stored=tuple(batch.details),
+            gone=batch.gone,
+            failed=tuple(each for each in batch.failures if each.due_at is None),
+            retried=tuple(each for each in batch.failures if each.due_at is not None),
+        )
+        sweep = self.sweep() if batch.pages else None
+        new = queued = parked = 0
+        for page in batch.pages:
+            assert sweep is not None
+            seen, added, refused = self._write_page(page, sweep, batch.stage, now)
+            new, queued, parked = new + seen, queued + added, parked + refused
+        fetched = self._write_details(batch, now) if batch.details else 0
+        ended = 0
+        if batch.gone:
+            self._conn.executemany(self._sql.gone, [(now, key) for key in batch.gone])
+        if batch.details or batch.gone:
+            ended = self._forget_work(batch.stage, [*batch.details, *batch.gone])
+        for failure in batch.failures:
+            unparked = self._write_failure(failure, now)
+            if failure.due_at is None:
+                parked += 1
+                ended += unparked
+        self._conn.execute(
+            "UPDATE sources SET items = items + ?, fetched = fetched + ?, work = work + ?, parked = parked + ?"
+            " WHERE name = ?",
+            [new, fetched, queued - ended, parked, self.source],
+        )
+        listed = sum(len(page.rows) for page in batch.pages)
+        return replace(done, pages=len(batch.pages), listed=listed, new=new, queued=queued)
+
+    def _write_page(self, page: Page, sweep: Sweep, stage: str, now: int) -> tuple[int, int, int]:
+        """Items, work and coverage of a page; how many items were new, were queued, and could not be used."""
+        keys = {row[0] for row in page.rows}
+        known: dict[Key, int | None] = {}
+        if keys:
+            known = dict(self._conn.execute(self._sql.known, [min(keys), max(keys)]))
+            rows = sorted(page.rows, key=itemgetter(0))
+            self._conn.executemany(self._sql.upsert_item, [(*row, now, now) for row in rows])
+        wanted = [
+            (self.source, stage, key, _REFRESH if known.get(key) is not None else _MIRROR)
+            for key in sorted(keys)
+            if (at := known.get(key)) is None or at < sweep.started_at
+        ]
+        queued = (
+            self._conn.executemany(
+                "INSERT INTO work (source, stage, key, priority, due_at) VALUES (?, ?, ?, ?, 0) ON CONFLICT DO NOTHING",
+                wanted,
+            ).rowcount
+            if wanted
+            else 0
+        )
+        parked = sum(self._park(failure, now) for failure in page.failures) - self._unpark_listed(keys)
+        if page.proven is not None:
+            for scope in page.scopes:
+                self._prove(scope, page.proven, keys, sweep.number, now)
+        return len(keys.difference(known)), queued, parked
+
+    def _unpark_listed(self, keys: set[Key]) -> int:
+        """Forget that items could not be used which now were listed well; returns how many."""
+        parked = {
+            key
+            for (key,) in self._conn.execute("SELECT key FROM work WHERE source = ? AND stage = 'item'", [self.source])
+        }
+        self._forget_work("item", sorted(parked & keys))
+        return len(parked & keys)
+
+    def _prove(self, scope: Scope, proven: Interval, keys: set[Key], sweep: int, now: int) -> None:
+        """Mark what is stored there and was not listed again, then write the coverage, merged with what it touches."""
+        stored = {
+            key for (key,) in self._conn.execute(self._sql.in_scope, {"lo": proven.lo, "hi": proven.hi, "scope": scope})
+        }
+        unlisted = stored - keys
+        if unlisted:
+            self._conn.executemany(self._sql.unlist, [(now, key) for key in unlisted])
+        lo, hi, items, walked_at = proven.lo, proven.hi, len(stored) - len(unlisted), now
+        touched = self._conn.execute(
+            "SELECT lo, hi, items, walked_at FROM coverage"
+            " WHERE source = ? AND scope = ? AND sweep = ? AND lo <= ? AND hi >= ?",
+            [self.source, scope, sweep, hi + 1, lo - 1],
+        ).fetchall()
+        overlaps = any(each[0] <= hi and each[1] >= lo for each in touched)
+        for each in touched:
+            lo, hi = min(lo, each[0]), max(hi, each[1])
+            items, walked_at = items + each[2], min(walked_at, each[3])
+        if overlaps:
+            items = len(self._conn.execute(self._sql.in_scope, {"lo": lo, "hi": hi, "scope": scope}).fetchall())
+        self._conn.executemany(
+            "DELETE FROM coverage WHERE source = ? AND scope = ? AND sweep = ? AND lo = ?",
+            [(self.source, scope, sweep, each[0]) for each in touched],
+        )
+        self._conn.execute(
+            "INSERT INTO coverage (source, scope, sweep, lo, hi, items, walked_at) VALUES (?, ?, ?, ?, ?, ?, ?)",
+            [self.source, scope, sweep, lo, hi, items, walked_at],
+        )
+
+    def _write_details(self, batch: Batch, now: int) -> int:
+        """The rows of fetched items, replacing those stored; returns how many had none before."""
+        # Ascending keys fill the pages of a clustered table; descending ones double the file.
+        keys = sorted(batch.details)
+        again = self._fetched_before(keys)
+        for name in self._children:
+            if again:
+                self._conn.executemany(self._sql.clear[name], [(key,) for key in again])
+            rows: list[Row] = []
+            for key in keys:
+                rows.extend(sorted(batch.details[key].rows.get(name, ()), key=itemgetter(1)))
+            self._conn.executemany(self._sql.insert[name], rows)
+        self._conn.executemany(self._sql.fetched, [(now, key) for key in keys])
+        return len(keys) - len(again)
+
+    def _fetched_before(self, keys: Sequence[Key]) -> list[Key]:
+        found: list[Key] = []
+        for start in range(0, len(keys), 500):
+            some = keys[start : start + 500]
+            marks = ",".join("?" * len(some))
+            found += [key for (key,) in self._conn.execute(self._sql.fetched_among.format(marks), some)]
+        return found
+
+    def _forget_work(self, stage: str, keys: Sequence[Key]) -> int:
+        """Take finished work out; returns how much of it was not parked."""
+        named = [(self.source, stage, key) for key in keys]
+        removed = self._conn.executemany("DELETE FROM work WHERE source = ? AND stage = ? AND key = ?", named).rowcount
+        if self._conn.execute("SELECT 1 FROM failures LIMIT 1").fetchone():
+            self._conn.executemany("DELETE FROM failures WHERE source = ? AND stage = ? AND key = ?", named)
+        return removed
+
+    def _write_failure(self, failure: Failure, now: int) -> int:
+        """Keep the evidence and put off or park the work; returns 1 when there was such work, not parked."""
+        self._keep_evidence(failure, now)
+        return self._conn.execute(
+            "UPDATE work SET attempts = ?, due_at = ?, outcome = ?, error = ?"
+            " WHERE source = ? AND stage = ? AND key = ? AND due_at IS NOT NULL",
+            [
+                failure.attempts,
+                failure.due_at,
+                failure.outcome,
+                failure.message,
+                self.source,
+                failure.stage,
+                failure.key,
+            ],
+        ).rowcount
+
+    def _park(self, failure: Failure, now: int) -> int:
+        """Park work for an item that a listing named and that cannot be used; returns 1 when it was not parked yet."""
+        self._keep_evidence(failure, now)
+        return self._conn.execute(
+            "INSERT INTO work (source, stage, key, attempts, outcome, error) VALUES (?, ?, ?, ?, ?, ?)"
+            " ON CONFLICT DO NOTHING",
+            [self.source, failure.stage, failure.key, failure.attempts, failure.outcome, failure.message],
+        ).rowcount
+
+    def _keep_evidence(self, failure: Failure, now: int) -> None:
+        self._conn.execute(
+            "INSERT OR REPLACE INTO failures (source, stage, key, outcome, message, status, body, attempts, failed_at)"
+            " VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?)",
+            [
+                self.source,
+                failure.stage,
+                failure.key,
+                failure.outcome,
+                failure.message,
+                failure.status,
+                failure.body,
+                failure.attempts,
+                now,
+            ],
+        )
+
+    def _write_run(self, state: RunState, done: Committed | None = None) -> None:
+        state = _after(state, done) if done else state
+        progress = state.progress
+        values = {
+            **asdict(progress.counts),
+            "queued": progress.queued,
+            "left": progress.left,
+            "rate": progress.rate,
+            "paused_until": int(self._clock() + progress.paused) if progress.paused else None,
+            "reason": progress.reason or None,
+            "updated_at": int(self._clock()),
+        }
+        if state.ended:
+            values |= {"ended": state.ended, "message": state.message, "ended_at": int(self._clock())}
+        self._conn.execute(
+            f"UPDATE runs SET {', '.join(f'{_quoted(name)} = ?' for name in values)} WHERE id = ?",
+            [*values.values(), self._run],
+        )
+
+    @contextmanager
+    def _transaction(self) -> Iterator[None]:
+        with explained(self.path):
+            self._conn.execute("BEGIN IMMEDIATE")
+            try:
+                yield
+                self._conn.execute("COMMIT")
+            except BaseException:
+                if self._conn.in_transaction:
+                    self._conn.execute("ROLLBACK")
+                raise
+
+
+def _after(state: RunState, done: Committed) -> RunState:
+    """The state of the run once `done` is committed."""
+    counts = state.progress.counts.plus_committed(done)
+    return replace(state, progress=replace(state.progress, counts=counts))
+
+
+def _sum(a: Committed, b: Committed) -> Committed:
+    return Committed(
+        a.pages + b.pages,
+        a.listed + b.listed,
+        a.new + b.new,
+        a.queued + b.queued,
+        a.stored + b.stored,
+        a.gone + b.gone,
+        a.failed + b.failed,
+        a.retried + b.retried,
+    )
+
+
+class _Statements:
+    """The SQL that depends on a source's tables, composed once."""
+
+    def __init__(self, item: Table, children: Mapping[str, Table]) -> None:
+        table, key = _quoted(item.name), _quoted(item.columns[0].name)
+        columns = [*(_quoted(column.name) for column in item.columns), "extra"]
+        listed = [*columns, "listed_at"]
+        changes = [f"{name} = excluded.{name}" for name in listed[1:]] + ["unlisted_at = NULL", "gone_at = NULL"]
+        self.upsert_item = (
+            f"INSERT INTO {table} ({', '.join([*columns, 'first_seen_at', 'listed_at'])})"
+            f" VALUES ({_marks(len(columns) + 2)}) ON CONFLICT ({key}) DO UPDATE SET {', '.join(changes)}"
+        )
+        self.known = f"SELECT {key}, fetched_at FROM {table} WHERE {key} BETWEEN ? AND ?"
+        self.in_scope = (
+            f"SELECT {key} FROM {table} WHERE {key} BETWEEN :lo AND :hi AND unlisted_at IS NULL AND ({item.in_scope})"
+        )
+        self.unlist = f"UPDATE {table} SET unlisted_at = ? WHERE {key} = ?"
+        self.gone = f"UPDATE {table} SET gone_at = ? WHERE {key} = ? AND gone_at IS NULL"
+        self.fetched = f"UPDATE {table} SET fetched_at = ?, gone_at = NULL WHERE {key} = ?"
+        self.fetched_among = f"SELECT {key} FROM {table} WHERE {key} IN ({{}}) AND fetched_at IS NOT NULL"
+        self.clear: dict[str, str] = {}
+        self.insert: dict[str, str] = {}
+        for name, child in children.items():
+            parent = _quoted(child.parent or "")
+            self.clear[name] = f"DELETE FROM {_quoted(name)} WHERE {parent} = ?"
+            names = [parent, *(_quoted(column.name) for column in child.columns), "extra"]
+            # An answer that names one thing twice keeps the last.
+            self.insert[name] = (
+                f"INSERT OR REPLACE INTO {_quoted(name)} ({', '.join(names)}) VALUES ({_marks(len(names))})"
+            )
+
+
+def _quoted(name: str) -> str:
+    return f'"{name}"'
+
+
+def _marks(count: int) -> str:
+    return ", ".join("?" * count)
+
+
+# --- the file ---------------------------------------------------------------------------------------
+
+
+def connect_readonly(path: Path) -> sqlite3.Connection:
+    """A read-only connection to a database of ours; a run may be writing it. Raises StoreError."""
+    if not path.is_file():
+        raise StoreError(f"there is no database {path}: `fetcher fetch` makes one")
+    with explained(path):
+        conn = sqlite3.connect(
+            f"{path.absolute().as_uri()}?mode=ro", uri=True, timeout=BUSY_SECONDS, isolation_level=None
+        )
+        try:
+            if conn.execute("PRAGMA application_id").fetchone()[0] != APPLICATION_ID:
+                raise StoreError(f"{path} is no database of fetcher's")
+        except BaseException:
+            conn.close()
+            raise
+        return conn
+
+
+def source_of(path: Path) -> str:
+    """The name of the source that a database mirrors. Raises StoreError."""
+    conn = connect_readonly(path)
+    try:
+        with explained(path):
+            row = conn.execute("SELECT name FROM sources").fetchone()
+    finally:
+        conn.close()
+    if row is None:
+        raise StoreError(f"{path} mirrors nothing yet: `fetcher fetch` begins")
+    return str(row[0])
+
+
+def _connect(path: Path) -> sqlite3.Connection:
+    conn = sqlite3.connect(path, timeout=BUSY_SECONDS, isolation_level=None, cached_statements=256)
+    try:
+        # Refuse first, change later: a file that is not ours stays as it is.
+        _refuse_foreign(conn, path)
+        for pragma in (
+            "journal_mode = WAL",
+            "synchronous = FULL",
+            "secure_delete = 0",
+            "cache_size = -16000",
+            "wal_autocheckpoint = 4000",
+            "temp_store = MEMORY",
+        ):
+            conn.execute(f"PRAGMA {pragma}")
+    except BaseException:
+        conn.close()
+        raise
+    return conn
+
+
+def _refuse_foreign(conn: sqlite3.Connection, path: Path) -> None:
+    (application,) = conn.execute("PRAGMA application_id").fetchone()
+    (tables,) = conn.execute("SELECT count(*) FROM sqlite_master").fetchone()
+    if application != APPLICATION_ID and tables:
+        raise StoreError(f"{path} is a database of something else: name another file")
+
+
+def _lock(path: Path) -> int:
+    try:
+        lock = os.open(f"{path.resolve()}.lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644)
+    except OSError as error:
+        raise StoreError(f"{path} cannot be written: {os.strerror(error.errno or 0)}") from None
+    try:
+        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except OSError as error:
+        os.close(lock)
+        if error.errno in (errno.EWOULDBLOCK, errno.EACCES):
+            raise StoreError(f"{path} is in use by another run: wait for it, or stop it") from None
+        raise StoreError(f"{path} cannot be locked: {os.strerror(error.errno or 0)}") from None
+    return lock
+
+
+_SAYING = (
+    ("database or disk is full", "the disk is full: make room and run again, what was stored is safe"),
+    ("disk I/O error", "the disk failed to read or write: check it and run again, what was stored is safe"),
+    ("database is locked", f"another program has kept it locked for {BUSY_SECONDS} s: end its transaction, run again"),
+    ("readonly database", "it is read-only: change its permissions or name another file"),
+    ("file is not a database", "it is no SQLite database: name another file"),
+    ("malformed", "the file is damaged: see what `sqlite3 FILE .recover` can save"),
+    ("unable to open database file", "it cannot be opened: check the folder and the permissions"),
+)
+
+
+@contextmanager
+def explained(path: Path) -> Iterator[None]:
+    """Turn SQLite's words into ours: which file, what happened, what to do."""
+    try:
+        yield
+    except sqlite3.Error as error:
+        if isinstance(error, _REFUSED):
+            raise
+        for words, saying in _SAYING:
+            if words in str(error):
+                raise StoreError(f"{path}: {saying}") from error
+        raise StoreError(f"{path}: {error}") from error
