@@ -174,14 +174,14 @@ def judge(response: requests.Response, of_source: Judge | None = None) -> Answer
     Status and content type are looked at first, then the body as JSON, then what the source makes of it.
     """
     status, body = response.status_code, response.content
-    retry_after = parse_retry_after(response.headers.get("retry-after"))
 
     def failed(outcome: Outcome, message: str) -> RequestFailed:
+        retry_after = parse_retry_after(response.headers.get("retry-after"))
         return RequestFailed(outcome, message, status=status, body=body[:MOST_EVIDENCE], retry_after=retry_after)
 
     data, odd, flaw = None, False, None
     kind = response.headers.get("content-type", "").partition(";")[0].strip().lower()
-    if not (kind.endswith("/json") or kind.endswith("+json")):
+    if not kind.endswith(("/json", "+json")):
         flaw = f"{kind or 'no content type'} instead of JSON"
     else:
         try:
@@ -232,7 +232,10 @@ def _one_line(error: Exception) -> str:
 
 
 def parse_retry_after(value: str | None) -> float | None:
-    """Seconds that a Retry-After header asks for (a number or a date, RFC 9110 section 10.2.3), None when it makes no sense."""
+    """Seconds that a Retry-After header asks for, None when it makes no sense.
+
+    It is a number or a date (RFC 9110, section 10.2.3).
+    """
     if value is None:
         return None
     try:

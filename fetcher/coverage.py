@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
+from itertools import pairwise
 
 from fetcher.model import Interval, Order, Scope, Walk
 
@@ -37,7 +38,7 @@ def plan_walks(
             edges |= {hole.lo, hole.hi + 1}
     walks: list[Walk] = []
     marks = sorted(edges)
-    for lo, after in zip(marks, marks[1:], strict=False):
+    for lo, after in pairwise(marks):
         scopes = tuple(scope for scope, each in holes.items() if any(lo in hole for hole in each))
         if not scopes:
             continue

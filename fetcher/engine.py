@@ -6,7 +6,6 @@ import logging
 import queue
 from collections import deque
 from collections.abc import Callable, Collection, Mapping, Sequence
-from concurrent.futures import CancelledError, Future, ThreadPoolExecutor
 from dataclasses import dataclass, field, replace
 from functools import partial
 from queue import SimpleQueue
@@ -41,6 +40,7 @@ from fetcher.model import (
     Work,
 )
 from fetcher.stop import Stop
+from fetcher.workers import Workers
 
 log = logging.getLogger("fetcher")
 
@@ -102,6 +102,10 @@ class _Listing:
     due: float
     attempts: int = 0
     flying: bool = False
+
+
+_About = _Listing | tuple[Key, ...]
+"""What a call was made for: the next page of a listing, or the details of keys."""
 
 
 @dataclass(slots=True)
@@ -174,8 +178,8 @@ class Engine:
         self._on_batch = on_batch
         self._on_progress = on_progress
 
-        self._done: SimpleQueue[Future[Any] | None] = SimpleQueue()
-        self._flying: dict[Future[Any], _Listing | tuple[Key, ...]] = {}
+        self._done: SimpleQueue[tuple[_About, Any] | None] = SimpleQueue()
+        self._fetching = 0
         self._claimed: dict[Key, Work] = {}
         self._walks: deque[Walk] = deque()
         self._listings: list[_Listing] = []
@@ -201,13 +205,9 @@ class Engine:
         """
         plan = self._plan
         self._stop.on_set(partial(self._done.put, None))
-        self._details = ThreadPoolExecutor(plan.workers, thread_name_prefix="fetcher-detail")
+        self._details: Workers[_About] = Workers(plan.workers, self._done, "fetcher-detail")
         # With one worker there is one thread, so that never two requests are open.
-        self._lists = (
-            self._details
-            if plan.workers == 1
-            else ThreadPoolExecutor(self._source.walks, thread_name_prefix="fetcher-list")
-        )
+        self._lists = self._details if plan.workers == 1 else Workers(self._source.walks, self._done, "fetcher-list")
         self._store.begin_run(plan)
         try:
             self._survey()
@@ -218,13 +218,14 @@ class Engine:
                 if self._commit_due():
                     self._commit()
                 self._tell()
-            self._shut_down(wait=True)
+            self._close()
             return self._complete()
         except (KeyboardInterrupt, Stopped):
             self._stop.set()
             raise self._interrupted() from None
         except StoreError:
-            self._shut_down(wait=False)
+            self._stop.set()
+            self._close(ABANDON_SECONDS)
             raise
         except BaseException as error:
             self._give_up(error)
@@ -241,13 +242,16 @@ class Engine:
         """The first answer of the run, waited for at most FIRST_ANSWER_SECONDS."""
         attempts = 0
         while True:
-            future = self._lists.submit(call)
-            future.add_done_callback(self._done.put)
-            while self._done.get() is not future:
-                if self._stop.is_set():
-                    raise Stopped("stopped before the first answer")
+            self._lists.send((), call)
+            answer = self._done.get()
+            if self._stop.is_set() or answer is None:
+                raise Stopped("stopped before the first answer")
+            result = answer[1]
             try:
-                return future.result()
+                if isinstance(result, BaseException):
+                    raise result
+                assert isinstance(result, Interval)
+                return result
             except RequestFailed as error:
                 if error.outcome is Outcome.LIMITED:
                     continue
@@ -267,11 +271,14 @@ class Engine:
     def _finished(self) -> bool:
         if self._stop.is_set():
             raise Stopped("stopped")
-        if self._flying or self._claimed or self._open.since is not None:
+        if self._flying() or self._claimed or self._open.since is not None:
             return False
         if self._limit_left() == 0:
             return True
         return not self._walks and not self._listings and self._dry and self._waits_for is None
+
+    def _flying(self) -> bool:
+        return bool(self._fetching) or any(each.flying for each in self._listings)
 
     def _limit_left(self) -> int | None:
         """How many details may still be claimed and committed, None = any number."""
@@ -293,7 +300,7 @@ class Engine:
         for listing in self._listings:
             if not listing.flying and listing.due <= now:
                 listing.flying = True
-                self._submit(self._lists, listing, self._source.page, listing.walk)
+                self._lists.send(listing, self._source.page, listing.walk)
 
     def _listed(self, listing: _Listing, page: Page) -> None:
         now = self._stop.now()
@@ -331,7 +338,7 @@ class Engine:
         left = self._limit_left()
         if left is not None:
             free = min(free, left - len(self._claimed))
-        busy = len(self._flying) > 2 * plan.workers
+        busy = self._fetching > 2 * plan.workers
         if free <= 0 or (busy and free < plan.batch_size) or (self._dry and self._stop.now() < self._look_at):
             return
         works, due = self._store.claim(self._stage.name, free, plan.order, plan.bounds, self._claimed)
@@ -346,7 +353,8 @@ class Engine:
             self._send_for(tuple(work.key for work in works[first : first + size]))
 
     def _send_for(self, keys: tuple[Key, ...]) -> None:
-        self._submit(self._details, keys, self._stage.run, keys)
+        self._fetching += 1
+        self._details.send(keys, self._stage.run, keys)
 
     def _fetched(self, keys: tuple[Key, ...], results: Mapping[Key, Detail | Gone | Exception]) -> None:
         batch = self._add(self._stop.now())
@@ -396,13 +404,6 @@ class Engine:
 
     # --- collecting and committing --------------------------------------------------------------
 
-    def _submit(
-        self, pool: ThreadPoolExecutor, about: _Listing | tuple[Key, ...], call: Callable[..., Any], *args: Any
-    ) -> None:
-        future = pool.submit(call, *args)
-        self._flying[future] = about
-        future.add_done_callback(self._done.put)
-
     def _add(self, now: float) -> _Open:
         if self._open.since is None:
             self._open.since = now
@@ -423,35 +424,32 @@ class Engine:
         dues = [now + TICK_SECONDS]
         if self._open.since is not None:
             dues.append(self._open.since + self._plan.batch_seconds)
-            if not self._flying:
+            if not self._flying():
                 return 0.0
         dues += [each.due for each in self._listings if not each.flying]
         if self._dry and self._waits_for is not None:
             dues.append(now + max(0.0, self._waits_for - self._stop.time()))
-        if not self._flying and not self._listings and (not self._dry or self._waits_for is None):
+        if not self._fetching and not self._listings and (not self._dry or self._waits_for is None):
             return 0.0
         return max(0.0, min(dues) - now)
 
-    def _take(self, future: Future[Any] | None) -> None:
-        if future is None:
+    def _take(self, answer: tuple[_About, Any] | None) -> None:
+        if answer is None:
             return
-        about = self._flying.pop(future)
-        try:
-            result = future.result()
-        except (Stopped, CancelledError):
-            if isinstance(about, tuple):
-                for key in about:
-                    self._claimed.pop(key, None)
-        except RequestFailed as error:
-            assert isinstance(about, _Listing)
+        about, result = answer
+        if isinstance(about, _Listing):
             about.flying = False
-            self._page_failed(about, error)
-        else:
-            if isinstance(about, _Listing):
-                about.flying = False
-                self._listed(about, result)
+            if isinstance(result, RequestFailed):
+                self._page_failed(about, result)
+            elif isinstance(result, BaseException):
+                raise result
             else:
-                self._fetched(about, result)
+                self._listed(about, result)
+        else:
+            self._fetching -= 1
+            if isinstance(result, BaseException):
+                raise result
+            self._fetched(about, result)
 
     def _commit_due(self) -> bool:
         batch, plan = self._open, self._plan
@@ -460,9 +458,7 @@ class Engine:
         if batch.weight() >= plan.batch_size or self._stop.now() - batch.since >= plan.batch_seconds:
             return True
         # Nothing is gained by waiting when the workers have run dry and a page would feed them, or nothing comes.
-        listing = any(each.flying for each in self._listings)
-        fetching = len(self._flying) - listing
-        return (bool(batch.pages) and fetching < plan.workers) or not self._flying
+        return (bool(batch.pages) and self._fetching < plan.workers) or not self._flying()
 
     def _commit(self) -> None:
         filled, self._open = self._open, _Open()
@@ -538,44 +534,48 @@ class Engine:
         return Summary(progress.counts, progress.seconds, ended, self._store.counts().parked, progress.left)
 
     def _interrupted(self) -> Interrupted:
-        """End early: wake all, take what is finished, commit it."""
-        self._shut_down(wait=False)
+        """End early: all sleepers are awake by now; take what is finished, commit it."""
+        self._fetching -= self._details.discard()
         deadline = self._stop.now() + ABANDON_SECONDS
-        while self._flying and self._stop.now() < deadline:
-            try:
-                future = self._done.get(timeout=max(0.0, deadline - self._stop.now()))
-            except queue.Empty:
-                break
-            self._take_if_good(future)
+        try:
+            while self._flying():
+                self._take_if_good(self._done.get(timeout=max(0.0, deadline - self._stop.now())))
+        except queue.Empty:
+            log.info("left %d requests behind that do not end", self._fetching)
+        self._close(0.1)
         self._commit()
         summary = self._end("interrupted")
         return Interrupted(f"interrupted; all {summary.counts.stored:,} items of this run are stored", summary)
 
     def _give_up(self, error: BaseException) -> None:
         """Commit what is finished before an error ends the run."""
-        self._shut_down(wait=False)
+        self._stop.set()
+        self._close(ABANDON_SECONDS)
         while self._done.qsize():
             self._take_if_good(self._done.get())
         self._commit()
         self._end("failed", str(error) or type(error).__name__)
 
-    def _take_if_good(self, future: Future[Any] | None) -> None:
+    def _take_if_good(self, answer: tuple[_About, Any] | None) -> None:
         """Take a result of a run that is ending; what failed stays due, with no attempt spent."""
-        if future is None or future not in self._flying:
+        if answer is None:
             return
-        about = self._flying.pop(future)
-        if future.cancelled() or future.exception() is not None:
-            return
+        about, result = answer
         if isinstance(about, _Listing):
-            self._add(self._stop.now()).pages.append(future.result())
+            about.flying = False
+            if isinstance(result, Page):
+                self._add(self._stop.now()).pages.append(result)
             return
-        results = future.result()
-        good = {key: results[key] for key in about if isinstance(results[key], Detail | Gone)}
-        self._fetched(tuple(good), good)
+        self._fetching -= 1
+        if isinstance(result, Mapping):
+            good = {key: each for key, each in result.items() if isinstance(each, Detail | Gone)}
+            if good:
+                self._fetched(tuple(good), good)
 
-    def _shut_down(self, *, wait: bool) -> None:
-        for pool in {self._details, self._lists}:
-            pool.shutdown(wait=wait, cancel_futures=True)
+    def _close(self, patience: float | None = None) -> None:
+        for workers in {self._details, self._lists}:
+            workers.discard()
+            workers.close(patience)
 
 
 def _login_needed(error: RequestFailed) -> LoginError:

@@ -17,7 +17,7 @@ FIRST_COOL_DOWN = 1.0
 
 BURST_OF_503 = 3
 BURST_SECONDS = 2.0
-"""So many 503 within so many seconds are a refusal; a lone one concerns its item only (AC, 2022: the API's own limit)."""
+"""So many 503 within so many seconds are a refusal; a lone one concerns its item only."""
 
 
 def backoff(attempts: int, most: float, random_: Callable[[], float] = random.random) -> float:
@@ -47,7 +47,7 @@ class Traffic:
 
 
 class Governor:
-    """Lets requests to one host begin: never more than `parallel` at once, nor faster than `ceiling` a second (0 = any).
+    """Lets requests to one host begin: never more than `parallel` at once, nor more than `ceiling` a second (0 = any).
 
     Starts are evenly spaced: each at least 1/`ceiling` after the one before. A refusal pauses all threads at once, for
     the time that the host names (at most `max_pause` seconds) or a cool-down that doubles while it goes on; then a

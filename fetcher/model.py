@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from enum import StrEnum
-from typing import Any, Literal, Protocol
+from typing import Any, Literal
 
 Key = int | str
 """What names an item within its source."""
@@ -35,7 +35,7 @@ class Outcome(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class Column:
-    """One declared field of an answer; `json` keeps the field's JSON text, `required` makes its absence an error."""
+    """One declared field of an answer; `json` keeps its JSON text, `required` makes its absence an error."""
 
     name: str
     type: Literal["integer", "real", "text", "boolean", "json"]
@@ -151,9 +151,6 @@ class Failure:
     due_at: float | None = None
 
 
-Result = Detail | Gone | Failure
-
-
 @dataclass(frozen=True, slots=True)
 class Stage:
     """A step that turns due work into rows: up to `batch` keys a call; every key gets its result."""
@@ -168,8 +165,9 @@ class Stage:
 
 @dataclass(frozen=True, slots=True)
 class Plan:
-    """What a run is asked to do. `full` asks for a new sweep, or for the one still open; `limit` ends it once that many
-    details are committed; times are in seconds.
+    """What a run is asked to do; times are in seconds.
+
+    `full` asks for a new sweep, or for the one still open; `limit` ends it once that many details are committed.
     """
 
     workers: int = 10
@@ -261,7 +259,7 @@ class Progress:
 
 @dataclass(frozen=True, slots=True)
 class Summary:
-    """How a run ended: `ended` says so in a word, `parked` counts the work set aside as failed in the whole database."""
+    """How a run ended: `ended` says so in a word, `parked` counts the work of the database that failed for good."""
 
     counts: Counts
     seconds: float
@@ -333,9 +331,3 @@ class Covered:
     hi: int
     items: int
     walked_at: int
-
-
-class HTTP(Protocol):
-    """What a source asks of a client."""
-
-    def get(self, path: str, params: Mapping[str, object]) -> Any: ...

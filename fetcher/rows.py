@@ -24,7 +24,7 @@ class Unusable(Exception):
 
 
 def storable_text(text: str) -> bool:
-    """Whether a text can be stored as UTF-8; a lone surrogate from a `\\ud800` escape cannot."""
+    """Whether a text can be stored as UTF-8; a lone surrogate, half of an escaped pair, cannot."""
     if text.isascii():
         return True
     try:
@@ -83,8 +83,10 @@ _PLAIN_TYPE: Mapping[str, type] = {"integer": int, "real": float, "text": str}
 
 def as_json(value: Any) -> str:
     """JSON text of any decoded JSON value, always storable: what is not plain text is escaped."""
-    text = json.dumps(value, ensure_ascii=False, separators=(",", ":"))
-    return text if storable_text(text) else json.dumps(value, separators=(",", ":"))
+    try:
+        return _encode(value).decode()
+    except (msgspec.EncodeError, TypeError, ValueError, OverflowError):
+        return json.dumps(value, separators=(",", ":"))
 
 
 class RowBuilder:
@@ -172,6 +174,7 @@ def decode(body: bytes) -> tuple[Any, bool]:
 
 
 _strict = msgspec.json.Decoder().decode
+_encode = msgspec.json.Encoder().encode
 
 
 def _refuse(constant: str) -> Any:

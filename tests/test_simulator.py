@@ -240,6 +240,8 @@ def test_details_are_as_large_as_the_real_ones(world: World) -> None:
     assert 3000 < sum(len(world.info_json(id)) for id in world.ids()) / len(found) < 3700
     assert any(not info["tags"] and not info["comments"] for info in found)
     assert any(comment["parent"] for comment in comments)
+    tag_ids = [[tag["id"] for tag in info["tags"]] for info in found]
+    assert sum(ids != sorted(ids) for ids in tag_ids) > len(found) / 2
     assert any("\r\n" in comment["content"] for comment in comments)
 
 
@@ -382,6 +384,22 @@ def test_beyond_the_ends_a_page_is_empty(simulator: Simulator, get: Get) -> None
     assert (above["items"], above["atEnd"], above["atStart"]) == ([], False, True)
 
 
+def test_an_end_is_named_only_by_the_page_that_touches_it(simulator: Simulator, get: Get) -> None:
+    ids = simulator.world.ids()
+    for parameters, at_start, at_end in [
+        ({"older": ids[-1] + 1}, True, False),
+        ({"older": ids[-1]}, False, False),
+        ({"older": ids[1]}, False, True),
+        ({"newer": ids[0] - 1}, False, True),
+        ({"newer": ids[0]}, False, False),
+        ({"newer": ids[-2]}, True, False),
+        ({"older": ids[PAGE + 1]}, False, False),
+        ({"older": ids[PAGE]}, False, True),
+    ]:
+        page = get(simulator, "/items/get", **parameters).json()
+        assert (page["atStart"], page["atEnd"]) == (at_start, at_end), parameters
+
+
 def test_an_empty_world_is_both_ends(get: Get) -> None:
     with Simulator(World(items=0)) as empty:
         page = get(empty, "/items/get").json()
@@ -447,8 +465,8 @@ def test_more_than_the_first_flag_needs_a_login(simulator: Simulator, members: S
         (members, {"me": "x", "pp": ""}),
     ]
     for api, cookies in cases:
-        for path, parameters in (("/items/get", {"flags": 9}), ("/items/info", {"flags": 9, "itemId": 100})):
-            response = get(api, path, cookies=cookies, **parameters)
+        for path, flags in [(path, flags) for path in ("/items/get", "/items/info") for flags in (2, 3, 9, 31)]:
+            response = get(api, path, cookies=cookies, flags=flags, itemId=100)
             assert response.status_code == 403
             assert response.json() == recorded("error_403_not_logged_in.constructed.json")
 
@@ -638,20 +656,56 @@ def test_pipelined_requests_are_answered_in_order(simulator: Simulator) -> None:
     assert [json.loads(body)["cache"] for body in bodies(received)] == [f"item:{id}" for id in ids]
 
 
+def count_answers(api: Simulator, flood: bytes, wanted: int) -> int:
+    """Write and read at once, as a client must that pipelines without bound."""
+    host, port = api.url.removeprefix("http://").removesuffix("/api").split(":")
+    with socket.create_connection((host, int(port)), timeout=10) as connection:
+        writer = threading.Thread(target=connection.sendall, args=(flood,))
+        writer.start()
+        answers, tail = 0, b""
+        while answers < wanted:
+            received = connection.recv(1 << 20)
+            assert received
+            answers += (tail + received).count(b"HTTP/1.1 200 OK")
+            tail = (tail + received)[-14:]
+        writer.join()
+    return answers
+
+
 def test_more_pipelined_requests_than_fit_any_buffer_are_answered() -> None:
     with Simulator(World(items=200)) as api:
-        flood = request("/items/get", f"X-Padding: {'x' * 500}") * 300
+        assert count_answers(api, request("/items/get") * 300, 300) == 300
+
+
+def test_what_piles_up_behind_a_slow_answer_is_answered_after_it() -> None:
+    def first_is_slow(kind: str, key: int, attempt: int) -> Answer | None:
+        return Answer(delay=0.1) if attempt == 1 else None
+
+    padded = request("/user/loggedin", f"X-Padding: {'x' * 5000}")
+    with Simulator(World(items=1), faults=first_is_slow) as api:
+        assert count_answers(api, padded * 1000, 1000) == 1000
+
+
+def test_the_answer_arrives_though_the_body_sent_was_not_read(simulator: Simulator) -> None:
+    post = b"POST /api/user/login HTTP/1.1\r\nContent-Length: 3000000\r\n\r\n"
+    assert exchange(simulator, post, b"x" * 3_000_000).startswith(b"HTTP/1.1 405 ")
+
+
+def test_a_client_that_hangs_up_early_leaves_nothing_behind() -> None:
+    arrived = threading.Event()
+
+    def slow(kind: str, key: int, attempt: int) -> Answer:
+        arrived.set()
+        return Answer(delay=0.1 * attempt)
+
+    with Simulator(World(items=20), faults=slow) as api:
         host, port = api.url.removeprefix("http://").removesuffix("/api").split(":")
         with socket.create_connection((host, int(port)), timeout=10) as connection:
-            writer = threading.Thread(target=connection.sendall, args=(flood,))
-            writer.start()
-            answers, tail = 0, b""
-            while answers < 300:
-                tail += connection.recv(1 << 20)
-                answers += tail.count(b"HTTP/1.1 200 OK")
-                tail = tail[-14:]
-            writer.join()
-    assert answers == 300
+            connection.sendall(request("/items/get"))
+            assert arrived.wait(10)
+        exchange(api, request("/items/get"), answers=1)
+    assert api._service.in_flight == 0
+    assert api.requests["list"] == 2
 
 
 def test_a_request_may_come_in_pieces(simulator: Simulator) -> None:

@@ -31,10 +31,10 @@ Exit codes:
 class _Lazy(click.Group):
     """Imports a command when it is called: `fetcher --help` need not load an HTTP client."""
 
-    def list_commands(self, ctx: click.Context) -> list[str]:
+    def list_commands(self, ctx: click.Context) -> list[str]:  # noqa: ARG002 - click's own signature
         return list(COMMANDS)
 
-    def get_command(self, ctx: click.Context, name: str) -> click.Command | None:
+    def get_command(self, ctx: click.Context, name: str) -> click.Command | None:  # noqa: ARG002
         if name not in COMMANDS:
             return None
         command = getattr(importlib.import_module(f"fetcher.cli.{name}"), name)

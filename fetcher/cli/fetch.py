@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 import click
+from pydantic_settings import BaseSettings
 
 from fetcher.cli import EXIT_CODES
 from fetcher.cli.report import Reporter, duration, size, start_logging
@@ -22,10 +23,14 @@ from fetcher.stop import Stop, stop_on_signals
 F = TypeVar("F", bound=Callable[..., Any])
 
 
+def _models() -> list[type[BaseSettings]]:
+    return [Settings, *(kind.Options for kind in registry().values())]
+
+
 def _setting_options(command: F) -> F:
-    """Give `command` an option for each setting that has one, ours and each source's; values are checked by the model."""
+    """Give `command` an option for each setting that has one, ours and each source's; the model checks the values."""
     seen: set[str] = set()
-    for model in (Settings, *(kind.Options for kind in registry().values())):
+    for model in _models():
         for name, field, option in options_of(model):
             if option in seen:
                 continue
@@ -70,8 +75,7 @@ def fetch(
     level = {0: settings.log_level, 1: "INFO"}.get(verbose, "DEBUG")
     json_lines = log_format == "json"
     log = start_logging(level, json_lines=json_lines)
-    models = [Settings, *(kind.Options for kind in registry().values())]
-    for key in unknown_keys(models):
+    for key in unknown_keys(_models()):
         log.warning("%s: %s is no setting; it is ignored", ENV_FILE, key)
     given = {name: value for name, value in given.items() if value is not None}
     if dry_run:

@@ -173,16 +173,15 @@ def summary_lines(summary: Summary, db: Path) -> list[str]:
     counts = summary.counts
     pace = f" ({counts.stored / summary.seconds:,.1f}/s)" if summary.seconds else ""
     lines = [
-        f"Stored {counts.stored:,} items in {duration(summary.seconds)}{pace}; {counts.gone:,} gone, {counts.failed:,} failed",
+        f"Stored {counts.stored:,} items in {duration(summary.seconds)}{pace};"
+        f" {counts.gone:,} gone, {counts.failed:,} failed",
         f"Listed {counts.listed:,} items on {counts.pages:,} pages, {counts.new:,} of them new",
         f"Requests: {counts.requests:,}; retries: {counts.retries:,}; refused (429): {counts.limited:,}",
     ]
     if summary.ended == "complete" and summary.parked:
         lines.append(f"{summary.parked:,} items failed for good: `fetcher status {db}` says why")
     elif summary.ended == "complete":
-        lines.append(
-            f"{db} is complete. Look into it: sqlite3 {db}, or `fetcher status {db}`; run again to bring it up to date"
-        )
+        lines.append(f"{db} is complete; run again to bring it up to date. Look into it: sqlite3 {db}")
     elif summary.ended == "limit reached":
         lines.append(f"The limit is reached, ~{summary.left:,} items are left: run again without it to go on")
     return lines

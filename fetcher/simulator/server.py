@@ -339,6 +339,7 @@ class _Connection(asyncio.Protocol):
     def __init__(self, service: _Service, others: set[_Connection]) -> None:
         self._service = service
         self._others = others
+        self._loop = asyncio.get_running_loop()
         self._buffer = b""
         self._timer: asyncio.TimerHandle | None = None
         self._answering = False
@@ -384,7 +385,7 @@ class _Connection(asyncio.Protocol):
             if len(head) > MAX_HEAD:
                 self._answer(_final(431))
             elif not end:
-                return
+                break
             else:
                 self._buffer = rest
                 self._begin(head.lstrip(b"\r\n"))
@@ -395,17 +396,19 @@ class _Connection(asyncio.Protocol):
 
     def _begin(self, head: bytes) -> None:
         service = self._service
+        # The latency counts from here: to make the answer is part of it.
+        began = self._loop.time()
         self._answering = True
         service.in_flight += 1
-        service.max_in_flight = max(service.max_in_flight, service.in_flight)
+        if service.in_flight > service.max_in_flight:
+            service.max_in_flight = service.in_flight
         try:
             reply = service.reply(head)
         except Exception:
             logger.exception("The simulator could not answer %r", head[:200])
             reply = _final(500)
         if reply.delay > 0:
-            loop = asyncio.get_running_loop()
-            self._timer = loop.call_later(reply.delay, self._finish, reply)
+            self._timer = self._loop.call_at(began + reply.delay, self._finish, reply)
         else:
             self._answer(reply)
 
@@ -426,7 +429,7 @@ class _Connection(asyncio.Protocol):
             self._ending = True
             self._buffer = b""
             self._transport.write_eof()
-            self._timer = asyncio.get_running_loop().call_later(1.0, self._transport.abort)
+            self._timer = self._loop.call_later(1.0, self._transport.abort)
 
 
 class Simulator:

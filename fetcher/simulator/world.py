@@ -238,7 +238,7 @@ class World:
 
     def item_json(self, id: int) -> str:
         """One element of a listing's `items`, as encoded JSON (ASCII)."""
-        draw = mix(self._salt ^ id << 1)
+        draw = mix(self._salt ^ (id << 1))
         created = self.created(id)
         day = _day(created // 86_400)
         path = f"{day}{draw:016x}"
@@ -289,7 +289,7 @@ class World:
 
     def info_json(self, id: int) -> str:
         """The members `tags` and `comments` of an item's details, as encoded JSON (ASCII) without braces."""
-        draw = mix(self._salt ^ id << 1 | 1)
+        draw = mix(self._salt ^ (id << 1 | 1))
         if draw < _MASK // 60:
             return '"tags":[],"comments":[]'
         tags = [f'{{"id":{tag}{votes[1]}{word}' for tag, votes, word in self._tags(id, draw)]
@@ -301,7 +301,7 @@ class World:
         ids = self.ids(flags)
         for at in range(bisect_left(ids, above // _SLOTS), len(ids)):
             id = ids[at]
-            draw = mix(self._salt ^ id << 1 | 1)
+            draw = mix(self._salt ^ (id << 1 | 1))
             if draw < _MASK // 60:
                 continue
             found += [

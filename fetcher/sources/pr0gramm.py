@@ -153,7 +153,7 @@ class Pr0gramm:
         rows, failures = self._item_rows(answer, notes)
         at_end = answer.data.get("atEnd" if down else "atStart") is True
         keys = [*(row[0] for row in rows), *(_id(each) for each in failures)]
-        proven, rest = (_proven_down if down else _proven_up)(walk, keys, at_end, from_top=from_top)
+        proven, rest = _proven_down(walk, keys, at_end, from_top) if down else _proven_up(walk, keys, at_end)
         kept = tuple(row for row in rows if row[0] in proven)
         failures = [each for each in failures if each.key in proven]
         goes_on = not at_end and (rest.size > 0 or (walk.head and not down))
@@ -208,7 +208,7 @@ class Pr0gramm:
         return list(rows.values()), failures
 
 
-def _proven_down(walk: Walk, keys: list[int], at_end: bool, *, from_top: bool) -> tuple[Interval, Interval]:
+def _proven_down(walk: Walk, keys: list[int], at_end: bool, from_top: bool) -> tuple[Interval, Interval]:
     """What a page of a walk downwards proves, and the part of the hole that is left."""
     hole = walk.hole
     if not from_top:
@@ -219,7 +219,7 @@ def _proven_down(walk: Walk, keys: list[int], at_end: bool, *, from_top: bool) -
     return Interval(bottom, top), Interval(hole.lo, bottom - 1)
 
 
-def _proven_up(walk: Walk, keys: list[int], at_end: bool, *, from_top: bool) -> tuple[Interval, Interval]:
+def _proven_up(walk: Walk, keys: list[int], at_end: bool) -> tuple[Interval, Interval]:
     """What a page of a walk upwards proves, and the part of the hole that is left."""
     hole = walk.hole
     keys = [key for key in keys if key >= hole.lo]

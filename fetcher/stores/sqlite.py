@@ -11,6 +11,7 @@ import time
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, replace
+from itertools import chain
 from operator import itemgetter
 from pathlib import Path
 from typing import Any
@@ -39,6 +40,9 @@ from fetcher.model import (
 from fetcher.stores.migrations import APPLICATION_ID, migrations
 
 BUSY_SECONDS = 30
+PARAMETERS = 500
+"""About as many values go into one INSERT: more are no faster (docs/benchmarks.md)."""
+
 _TYPES = {"integer": "INTEGER", "boolean": "INTEGER", "real": "REAL", "text": "TEXT", "json": "TEXT"}
 _LIFE = ("first_seen_at", "listed_at", "fetched_at", "unlisted_at", "gone_at")
 _MIRROR, _REFRESH = 0, -1
@@ -171,9 +175,9 @@ class SqliteStore:
             declared = [f'"{name}" {type_}{" NOT NULL" if name in needed else ""}' for name, type_ in columns.items()]
             self._conn.execute(f'CREATE TABLE "{table.name}" ({", ".join([*declared, key])}) {ending}')
             if table.parent is None:
-                for column in ("unlisted_at", "gone_at"):
+                for mark in ("unlisted_at", "gone_at"):
                     self._conn.execute(
-                        f'CREATE INDEX "{table.name}_{column}" ON "{table.name}" ("{column}") WHERE "{column}" IS NOT NULL'
+                        f'CREATE INDEX "{table.name}_{mark}" ON "{table.name}" ("{mark}") WHERE "{mark}" IS NOT NULL'
                     )
         for name, type_ in columns.items():
             if present and name not in present:
@@ -432,9 +436,20 @@ class SqliteStore:
             rows: list[Row] = []
             for key in keys:
                 rows.extend(sorted(batch.details[key].rows.get(name, ()), key=itemgetter(1)))
-            self._conn.executemany(self._sql.insert[name], rows)
+            self._insert(name, rows)
         self._conn.executemany(self._sql.fetched, [(now, key) for key in keys])
         return len(keys) - len(again)
+
+    def _insert(self, name: str, rows: Sequence[Row]) -> None:
+        """Insert many rows by few statements: sqlite3 wins the GIL back once for each, not for every row."""
+        if not rows:
+            return
+        together = max(1, PARAMETERS // len(rows[0]))
+        even = len(rows) - len(rows) % together
+        for start in range(0, even, together):
+            values = list(chain.from_iterable(rows[start : start + together]))
+            self._conn.execute(self._sql.insert(name, together), values)
+        self._conn.executemany(self._sql.insert(name, 1), rows[even:])
 
     def _fetched_before(self, keys: Sequence[Key]) -> list[Key]:
         found: list[Key] = []
@@ -567,15 +582,19 @@ class _Statements:
         self.fetched = f"UPDATE {table} SET fetched_at = ?, gone_at = NULL WHERE {key} = ?"
         self.fetched_among = f"SELECT {key} FROM {table} WHERE {key} IN ({{}}) AND fetched_at IS NOT NULL"
         self.clear: dict[str, str] = {}
-        self.insert: dict[str, str] = {}
+        self._insert: dict[str, tuple[str, str]] = {}
         for name, child in children.items():
             parent = _quoted(child.parent or "")
             self.clear[name] = f"DELETE FROM {_quoted(name)} WHERE {parent} = ?"
             names = [parent, *(_quoted(column.name) for column in child.columns), "extra"]
             # An answer that names one thing twice keeps the last.
-            self.insert[name] = (
-                f"INSERT OR REPLACE INTO {_quoted(name)} ({', '.join(names)}) VALUES ({_marks(len(names))})"
-            )
+            into = f"INSERT OR REPLACE INTO {_quoted(name)} ({', '.join(names)}) VALUES "
+            self._insert[name] = (into, f"({_marks(len(names))})")
+
+    def insert(self, name: str, rows: int) -> str:
+        """The statement that inserts so many rows of a child table at once."""
+        into, one = self._insert[name]
+        return into + ", ".join([one] * rows)
 
 
 def _quoted(name: str) -> str:

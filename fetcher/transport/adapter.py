@@ -25,6 +25,8 @@ from requests.exceptions import (
 )
 from requests.structures import CaseInsensitiveDict
 from requests.utils import select_proxy
+from urllib3.exceptions import HTTPError as Urllib3Error
+from urllib3.exceptions import ReadTimeoutError
 from urllib3.util import Timeout
 
 from fetcher.transport import http1
@@ -90,15 +92,17 @@ class LeanAdapter(HTTPAdapter):
     All errors are `requests.exceptions`, with one line that names the host.
     """
 
-    __attrs__ = [*HTTPAdapter.__attrs__, "_max_body"]
-
     def __init__(self, *args: Any, max_body: int = 64 * 1024 * 1024, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
         self._max_body = max_body
         self._set_up()
 
+    def __getstate__(self) -> dict[str, Any]:
+        state: Any = super().__getstate__()
+        return {**state, "_max_body": self._max_body}
+
     def __setstate__(self, state: dict[str, Any]) -> None:
-        super().__setstate__(state)
+        super().__setstate__(state)  # type: ignore[misc]
         self._set_up()
 
     def _set_up(self) -> None:
@@ -142,14 +146,7 @@ class LeanAdapter(HTTPAdapter):
                 self, request, stream=stream, timeout=timeout, verify=verify, cert=cert, proxies=proxies
             )
         url = request.url
-        if (
-            not stream
-            and not cert
-            and request.method == "GET"
-            and request.body is None
-            and url
-            and not (proxies and select_proxy(url, proxies))
-        ):
+        if not stream and not cert and request.method == "GET" and request.body is None and url:
             if not (url.isprintable() and url.isascii()) and any(c < " " or c == "\x7f" for c in url):
                 raise InvalidURL("a URL with a line break or another control character", request=request)
             slash = url.find("/", 8)
@@ -158,7 +155,8 @@ class LeanAdapter(HTTPAdapter):
             else:  # The same, without splitting the whole URL.
                 origin, target = url[:slash], url[slash:]
             route = self._routes.get((origin, verify)) or self._new_route(origin, verify)
-            if route is not None and target.isascii() and " " not in target:
+            direct = route is not None and not (proxies and select_proxy(url, proxies))
+            if route is not None and direct and target.isascii() and " " not in target:
                 lines = self._lines(request, route)
                 if lines is not None:
                     return self._send_lean(request, route, f"GET {target} HTTP/1.1\r\n".encode() + lines, timeout)
@@ -194,7 +192,7 @@ class LeanAdapter(HTTPAdapter):
         except ValueError:
             return None
         secure = parts.scheme == "https"
-        if parts.scheme not in ("http", "https") or parts.path or parts.query or not host or port == 0:
+        if parts.scheme not in ("http", "https") or parts.path or "?" in origin or not host or port == 0:
             return None
         if not host.isascii() or "%" in host or not (isinstance(verify, bool) or (isinstance(verify, str) and verify)):
             return None
@@ -214,7 +212,8 @@ class LeanAdapter(HTTPAdapter):
         headers: Any = request.headers
         # Found by content, never by identity: a changed object must not get its old lines. And the values of
         # the inner dict, for these are what `items()` makes in five times as long.
-        key = tuple(headers._store.values() if type(headers) is CaseInsensitiveDict else headers.items())
+        inner: Any = headers._store if isinstance(headers, CaseInsensitiveDict) else None  # type: ignore[attr-defined]
+        key = tuple(headers.items() if inner is None else inner.values())
         try:
             return route.heads[key]
         except (KeyError, TypeError):
@@ -348,8 +347,10 @@ class LeanAdapter(HTTPAdapter):
         elif isinstance(error, socket.gaierror):
             what = f"the host name cannot be resolved ({error.strerror})"
         elif isinstance(error, ssl.SSLError):
-            reason = (error.reason or str(error.args[-1])).replace("_", " ").lower()
-            kind, what = SSLError, f"TLS failed: {getattr(error, 'verify_message', '') or reason}"
+            # An error of OpenSSL has a reason like UNEXPECTED_EOF_WHILE_READING; one of ours has only its text.
+            reason = getattr(error, "reason", None)
+            text = reason.replace("_", " ").lower() if reason else str(error.args[-1])
+            kind, what = SSLError, f"TLS failed: {getattr(error, 'verify_message', '') or text}"
         else:
             doing = "the transfer" if connected else "connecting"
             what = f"{doing} failed: {getattr(error, 'strerror', None) or type(error).__name__}"
@@ -369,7 +370,7 @@ class LeanAdapter(HTTPAdapter):
                 watch.stop()
         try:
             with watch:
-                bounds = timeout if stream else (connect, whole)
+                bounds: Any = timeout if stream else (connect, whole)
                 response = super().send(request, True, bounds, verify, cert, proxies)
                 if not stream:
                     try:
@@ -381,20 +382,29 @@ class LeanAdapter(HTTPAdapter):
                     if watch.expired or self._aborted:  # Its end may pass for the end of the body.
                         raise ReadTimeout(request=request)
                 return response
-        except RequestException as error:
-            name = urlsplit(request.url or "").netloc.rpartition("@")[2]
-            if self._aborted:
-                raise Aborted(f"{name}: the transfer was aborted", request=request) from error
-            late = whole is not None and not stream and time.monotonic() - began >= whole
-            if (watch.expired or late) and not isinstance(error, ConnectTimeout):
-                raise ReadTimeout(
-                    f"{name}: no complete answer in time (timeout {timeout} s)", request=request
-                ) from error
-            error.args = (f"{name}: {_innermost(error)}",)
-            raise
+        except (OSError, ValueError, Urllib3Error) as error:
+            raise self._named_stock(error, request, watch, timeout) from error
         finally:
             with self._lock:
                 self._active.discard(watch)
+
+    def _named_stock(
+        self, error: Exception, request: requests.PreparedRequest, watch: Watch, timeout: Any
+    ) -> RequestException:
+        """The error with a message of one line, for urllib3's are reprs of reprs; and the deadline's own error."""
+        name = (request.url or "").partition("://")[2].partition("/")[0].rpartition("@")[2]
+        if self._aborted:
+            return Aborted(f"{name}: the transfer was aborted", request=request)
+        timed_out = isinstance(error, ReadTimeout) or isinstance(_innermost(error), ReadTimeoutError)
+        if (watch.expired or timed_out) and not isinstance(error, ConnectTimeout):
+            return ReadTimeout(f"{name}: no complete answer in time (timeout {timeout} s)", request=request)
+        inner = _innermost(error)
+        text = getattr(inner, "verify_message", None) or getattr(inner, "strerror", None) or str(inner)
+        line = f"{name}: {' '.join(str(text).split()) or type(inner).__name__}"
+        if isinstance(error, RequestException):
+            error.args = (line,)
+            return error
+        return (InvalidURL if isinstance(error, ValueError) else ConnectionError)(line, request=request)
 
     def _read_stock(self, request: requests.PreparedRequest, response: requests.Response) -> None:
         body = bytearray()
@@ -418,6 +428,8 @@ def _limits(timeout: Any) -> tuple[float | None, float | None]:
     """Seconds for connecting, and for the whole request, from what `requests` takes as a timeout."""
     if timeout is None:
         return None, None
+    connect: Any
+    read: Any
     if isinstance(timeout, Timeout):
         connect, read = timeout.connect_timeout, timeout.read_timeout
     elif isinstance(timeout, tuple):
@@ -431,14 +443,12 @@ def _limits(timeout: Any) -> tuple[float | None, float | None]:
     return connect, read if connect is None or read is None else connect + read
 
 
-def _innermost(error: BaseException) -> str:
-    """What an error of urllib3 says at its core, for each layer around it adds a repr of the one below."""
+def _innermost(error: BaseException) -> BaseException:
+    """The error at the core of one of urllib3's, which wrap each other."""
     while True:
         inner = getattr(error, "reason", None)
         if not isinstance(inner, BaseException):
             inner = next((part for part in error.args if isinstance(part, BaseException)), None)
         if inner is None:
-            break
+            return error
         error = inner
-    text = str(getattr(error, "verify_message", "")) or getattr(error, "strerror", None) or str(error)
-    return " ".join(text.split()) or type(error).__name__

@@ -16,10 +16,11 @@ import struct
 import threading
 import time
 import warnings
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from requests import certs
+from requests.utils import DEFAULT_CA_BUNDLE_PATH
 from urllib3.exceptions import InsecureRequestWarning
 
 Address = tuple[int, int, int, str, Any]
@@ -53,7 +54,7 @@ class Connection:
         return self._sock is None
 
     def open(
-        self, addresses: list[Address], deadline: float | None, tls: ssl.SSLContext | None = None, name: str = ""
+        self, addresses: Sequence[Address], deadline: float | None, tls: ssl.SSLContext | None = None, name: str = ""
     ) -> None:
         """Connect to the first of the addresses that answers, and shake hands if a TLS context is given.
 
@@ -189,7 +190,7 @@ def tls_context(verify: bool | str) -> ssl.SSLContext:
         context.check_hostname = False
         context.verify_mode = ssl.CERT_NONE
     else:
-        path = Path(certs.where() if verify is True else verify)
+        path = Path(DEFAULT_CA_BUNDLE_PATH if verify is True else verify)
         try:
             if path.is_dir():
                 context = ssl.create_default_context(capath=str(path))

@@ -78,7 +78,7 @@ def request_lines(headers: Iterable[tuple[str | bytes, str | bytes]], host: byte
         raw_value = _header_bytes(value)
         if not raw_name or not _TOKEN.issuperset(raw_name.decode("latin-1")):
             raise IllegalHeader(f"{raw_name[:60]!r} is no header name")
-        if any(byte < 32 and byte != 9 or byte == 127 for byte in raw_value):
+        if any((byte < 32 and byte != 9) or byte == 127 for byte in raw_value):
             raise IllegalHeader(f"the value of header {raw_name.decode()} has a control character")
         given_host = given_host or raw_name.lower() == b"host"
         lines.append(raw_name + b": " + raw_value + b"\r\n")

@@ -66,7 +66,7 @@ class LeanResponse(requests.Response):
     def cookies(self) -> RequestsCookieJar:  # type: ignore[override]
         """The cookies that this answer set."""
         jar = RequestsCookieJar()
-        extract_cookies_to_jar(jar, self.request, self.raw)
+        extract_cookies_to_jar(jar, self.request, self.raw)  # type: ignore[no-untyped-call]
         return jar
 
     @cached_property

@@ -1,0 +1,58 @@
+"""Threads that make calls for the engine and hand it the results."""
+
+from __future__ import annotations
+
+import queue
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor, wait
+from queue import SimpleQueue
+from typing import Any, Generic, TypeVar
+
+A = TypeVar("A")
+
+
+class Workers(Generic[A]):
+    """A ThreadPoolExecutor whose `threads` threads take calls from one queue and put (about, result) into `done`.
+
+    The result of a call that raised is its exception. A future for each call would cost several times what the two
+    queues do (docs/decisions/0002-worker-loops.md).
+    """
+
+    def __init__(self, threads: int, done: SimpleQueue[tuple[A, Any] | None], name: str) -> None:
+        self._calls: SimpleQueue[tuple[A, Callable[..., Any], tuple[Any, ...]] | None] = SimpleQueue()
+        self._done = done
+        self._pool = ThreadPoolExecutor(threads, thread_name_prefix=name)
+        self._loops = [self._pool.submit(self._work) for _ in range(threads)]
+
+    def send(self, about: A, call: Callable[..., Any], *args: Any) -> None:
+        """Have `call(*args)` made by the next free thread."""
+        self._calls.put((about, call, args))
+
+    def discard(self) -> int:
+        """Forget the calls that no thread has begun; returns how many."""
+        count = 0
+        try:
+            while True:
+                self._calls.get_nowait()
+                count += 1
+        except queue.Empty:
+            return count
+
+    def close(self, patience: float | None = None) -> None:
+        """End the threads once they are done with what they do; wait for them at most `patience` seconds.
+
+        A thread that is stuck for longer is left behind.
+        """
+        for _ in self._loops:
+            self._calls.put(None)
+        wait(self._loops, patience)
+        self._pool.shutdown(wait=False)
+
+    def _work(self) -> None:
+        while (called := self._calls.get()) is not None:
+            about, call, args = called
+            try:
+                result = call(*args)
+            except BaseException as error:  # noqa: BLE001 - the engine decides what an error means
+                result = error
+            self._done.put((about, result))

@@ -1,0 +1,74 @@
+"""What every test gets: an empty folder, none of the user's settings, and simulators that end with the test."""
+
+from __future__ import annotations
+
+import logging
+import os
+import sys
+import threading
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+# So that `tests.helpers` is found, and `fetcher` is the one beside it, however pytest was called.
+sys.path.insert(0, str(Path(__file__).parent.parent))
+
+from fetcher.settings import Settings
+from fetcher.simulator import Simulator, World
+from fetcher.sources import registry
+from tests.helpers import eventually
+
+_SETTINGS = {name for model in (Settings, *(kind.Options for kind in registry().values())) for name in model.model_fields}
+
+
+@pytest.fixture(autouse=True)
+def clean_surroundings(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    """An empty current folder, no setting or proxy in the environment, and the log as it was afterwards."""
+    monkeypatch.chdir(tmp_path)
+    for name in list(os.environ):
+        if name.lower() in _SETTINGS or name.lower().endswith("_proxy"):
+            monkeypatch.delenv(name)
+    log = logging.getLogger("fetcher")
+    before = log.handlers[:], log.level, log.propagate
+    yield
+    log.handlers[:], log.level, log.propagate = before
+
+
+@pytest.fixture
+def simulate() -> Iterator[Callable[..., Simulator]]:
+    """Starts simulators, which end with the test: `simulate(World(...), latency=…, faults=…)`."""
+    running: list[Simulator] = []
+
+    def start(world: World, **options: Any) -> Simulator:
+        running.append(Simulator(world, **options))
+        return running[-1]
+
+    yield start
+    for each in running:
+        each.close()
+
+
+@pytest.fixture(scope="session")
+def shared_simulator() -> Iterator[Simulator]:
+    """One healthy simulator of 300 items for all tests that only read: do not change its world."""
+    with Simulator(World(seed=1, items=300)) as simulator:
+        yield simulator
+
+
+@pytest.fixture
+def no_threads_left() -> Iterator[None]:
+    """Fails a test that leaves a thread behind; a thread on its way out gets a moment."""
+    before = set(threading.enumerate())
+    yield
+    assert_no_new_threads(before)
+
+
+def assert_no_new_threads(before: set[threading.Thread]) -> None:
+    """No thread that is not in `before` lives for more than a moment."""
+
+    def left() -> list[str]:
+        return [each.name for each in threading.enumerate() if each not in before]
+
+    eventually(lambda: not left(), 3, lambda: f"no thread is left behind, but there are {left()}")
