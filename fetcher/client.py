@@ -83,7 +83,9 @@ class Client:
             )
         except (requests.exceptions.RequestException, UnicodeError, ValueError) as error:
             raise ConfigurationError(f"no request can be made from these settings: {type(error).__name__}") from None
-        self._sending = self._session.merge_environment_settings(self.base_url, {}, False, None, None)
+        self._sending: dict[str, Any] = {
+            **self._session.merge_environment_settings(self.base_url, {}, False, None, None)
+        }
         if isinstance(self._adapter, LeanAdapter):
             stop.on_set(self._adapter.abort)
 
@@ -151,7 +153,7 @@ class Client:
         request._cookies = self._template._cookies  # type: ignore[attr-defined]
         response = self._adapter.send(request, timeout=self._timeout, **self._sending)
         if self._session.hooks["response"]:
-            response = dispatch_hook("response", self._session.hooks, response)
+            response = dispatch_hook("response", self._session.hooks, response)  # type: ignore[no-untyped-call]
         return response
 
 

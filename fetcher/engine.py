@@ -70,28 +70,59 @@ ABANDON_SECONDS = 1.0
 
 
 class Store(Protocol):
-    """What the engine asks of a store; used by one thread."""
+    """What the engine asks of a store; used by one thread. All of it may raise StoreError."""
 
-    def counts(self) -> StoreCounts: ...
-    def coverage(self, scopes: Sequence[Scope]) -> Mapping[Scope, Sequence[Covered]]: ...
+    def counts(self) -> StoreCounts:
+        """Totals, without counting rows."""
+        ...
+
+    def coverage(self, scopes: Sequence[Scope]) -> Mapping[Scope, Sequence[Covered]]:
+        """What is proven listed in each of `scopes`."""
+        ...
+
     def claim(
         self, stage: str, most: int, order: Order, bounds: Interval | None, skip: Collection[Key]
-    ) -> tuple[list[Work], float | None]: ...
-    def begin_run(self, plan: Plan) -> None: ...
-    def update_run(self, state: RunState) -> None: ...
-    def commit(self, batch: Batch, state: RunState) -> Committed: ...
-    def end_sweep(self) -> None: ...
+    ) -> tuple[list[Work], float | None]:
+        """Due work that is not in `skip`; when there are fewer than `most`, also when the next is due (Unix time)."""
+        ...
+
+    def begin_run(self, plan: Plan) -> None:
+        """Write down that a run begins."""
+        ...
+
+    def update_run(self, state: RunState) -> None:
+        """Write down where the run stands, or how it ended."""
+        ...
+
+    def commit(self, batch: Batch, state: RunState) -> Committed:
+        """Write a batch and the run's state in one transaction."""
+        ...
+
+    def end_sweep(self) -> None:
+        """Everything was listed and fetched."""
+        ...
 
 
 class Source(Protocol):
     """What the engine asks of a source, bound to its client; called from several threads at once."""
 
     @property
-    def scopes(self) -> tuple[Scope, ...]: ...
+    def scopes(self) -> tuple[Scope, ...]:
+        """What the run is to cover."""
+        ...
+
     @property
-    def walks(self) -> int: ...
-    def universe(self) -> Interval: ...
-    def page(self, walk: Walk) -> Page: ...
+    def walks(self) -> int:
+        """How many listings may be walked at once."""
+        ...
+
+    def universe(self) -> Interval:
+        """The lowest and the highest key there can be."""
+        ...
+
+    def page(self, walk: Walk) -> Page:
+        """The next page of a walk. Raises RequestFailed."""
+        ...
 
 
 @dataclass(slots=True)
@@ -204,11 +235,11 @@ class Engine:
         Whatever ends it, what was finished by then is committed first.
         """
         plan = self._plan
+        self._store.begin_run(plan)
         self._stop.on_set(partial(self._done.put, None))
         self._details: Workers[_About] = Workers(plan.workers, self._done, "fetcher-detail")
         # With one worker there is one thread, so that never two requests are open.
         self._lists = self._details if plan.workers == 1 else Workers(self._source.walks, self._done, "fetcher-list")
-        self._store.begin_run(plan)
         try:
             self._survey()
             while not self._finished():
@@ -254,6 +285,7 @@ class Engine:
                 return result
             except RequestFailed as error:
                 if error.outcome is Outcome.LIMITED:
+                    log.warning("the first request is refused (%s); waiting to ask again", error)
                     continue
                 attempts += 1
                 if error.outcome is Outcome.DENIED:
@@ -264,7 +296,7 @@ class Engine:
                     raise RemoteError(
                         f"no usable first answer ({error}): is API_BASE_URL right, is the host up?"
                     ) from None
-                log.info("first answer: %s; trying again", error)
+                log.warning("no first answer yet (%s); trying for up to %.0f s", error, FIRST_ANSWER_SECONDS)
                 if self._stop.wait(backoff(attempts, self._plan.max_backoff)):
                     raise Stopped("stopped before the first answer") from None
 
@@ -535,7 +567,7 @@ class Engine:
 
     def _interrupted(self) -> Interrupted:
         """End early: all sleepers are awake by now; take what is finished, commit it."""
-        self._fetching -= self._details.discard()
+        self._discard()
         deadline = self._stop.now() + ABANDON_SECONDS
         try:
             while self._flying():
@@ -572,9 +604,18 @@ class Engine:
             if good:
                 self._fetched(tuple(good), good)
 
-    def _close(self, patience: float | None = None) -> None:
+    def _discard(self) -> None:
+        """Take back the calls that no thread has begun."""
         for workers in {self._details, self._lists}:
-            workers.discard()
+            for about in workers.discard():
+                if isinstance(about, _Listing):
+                    about.flying = False
+                else:
+                    self._fetching -= 1
+
+    def _close(self, patience: float | None = None) -> None:
+        self._discard()
+        for workers in {self._details, self._lists}:
             workers.close(patience)
 
 

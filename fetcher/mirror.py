@@ -70,8 +70,8 @@ def fetch(
 
     `settings` are those of `.env` in lower case (`max_parallel_requests=5`, `content_flags=9`); what is not given comes
     from the environment, `./.env` and the defaults, as on the command line. `limit` ends the run once so many items'
-    details are committed. `stop.set()` from another thread, or Ctrl-C, ends it early. `on_batch` sees every committed
-    batch. `session` brings adapters, proxies and TLS settings of your own.
+    details are committed. `stop.set()` from another thread, or Ctrl-C, ends it early; a Stop serves one run. `on_batch`
+    sees every committed batch. `session` brings adapters, proxies and TLS settings of your own.
 
     Raises Interrupted when stopped early, and the other errors of `fetcher.errors`; it never ends the process.
     """

@@ -28,15 +28,15 @@ class Workers(Generic[A]):
         """Have `call(*args)` made by the next free thread."""
         self._calls.put((about, call, args))
 
-    def discard(self) -> int:
-        """Forget the calls that no thread has begun; returns how many."""
-        count = 0
+    def discard(self) -> list[A]:
+        """Forget the calls that no thread has begun; returns what they were made for."""
+        abouts = []
         try:
-            while True:
-                self._calls.get_nowait()
-                count += 1
+            while (called := self._calls.get_nowait()) is not None:
+                abouts.append(called[0])
         except queue.Empty:
-            return count
+            pass
+        return abouts
 
     def close(self, patience: float | None = None) -> None:
         """End the threads once they are done with what they do; wait for them at most `patience` seconds.

@@ -383,7 +383,10 @@ class LeanAdapter(HTTPAdapter):
                         raise ReadTimeout(request=request)
                 return response
         except (OSError, ValueError, Urllib3Error) as error:
-            raise self._named_stock(error, request, watch, timeout) from error
+            named = self._named_stock(error, request, watch, timeout)
+            if named is error:
+                raise
+            raise named from error
         finally:
             with self._lock:
                 self._active.discard(watch)
