@@ -95,7 +95,7 @@ class Client:
         Raises RequestFailed with the outcome of any other answer, Stopped when the run is to end. One try: who calls
         decides about another.
         """
-        url = f"{self.base_url}{path}?{urlencode(params)}"
+        url = f"{self.base_url}{path}?{_query(params)}"
         for _ in range(MOST_REDIRECTS):
             result = self._once(url)
             if isinstance(result, Answer):
@@ -155,6 +155,12 @@ class Client:
         if self._session.hooks["response"]:
             response = dispatch_hook("response", self._session.hooks, response)  # type: ignore[no-untyped-call]
         return response
+
+
+def _query(params: Mapping[str, object]) -> str:
+    if all(type(value) is int for value in params.values()):
+        return "&".join([f"{name}={value}" for name, value in params.items()])
+    return urlencode(params)
 
 
 def _lean_session() -> requests.Session:

@@ -5,14 +5,14 @@ from __future__ import annotations
 import json
 import math
 import re
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from operator import itemgetter
 from typing import Any
 
 import msgspec
 
 from fetcher.errors import RequestFailed
-from fetcher.model import Outcome, Row, Table
+from fetcher.model import Column, Outcome, Row, Table
 
 MOST = 2**63 - 1
 _INTEGER = re.compile(r"-?[0-9]{1,19}\Z")
@@ -99,10 +99,10 @@ class RowBuilder:
         self._plain = all(column.type in _PLAIN_TYPE for column in table.columns) and len(table.columns) > 1
         if self._plain:
             self._get = itemgetter(*(column.name for column in table.columns))
-            self._types = tuple(_PLAIN_TYPE[column.type] for column in table.columns)
-            integers = [i for i, column in enumerate(table.columns) if column.type == "integer"]
+            self._usual = _Usual(table.columns)
+            numbers = [i for i, column in enumerate(table.columns) if column.type != "text"]
             # One index twice, so that itemgetter always gives a tuple.
-            self._integers = itemgetter(*integers, integers[0])
+            self._numbers = itemgetter(*numbers, numbers[0])
 
     def rows(
         self, objects: Iterable[Any], notes: list[str], parent: tuple[Any, ...] = (), *, odd: bool = False
@@ -115,12 +115,14 @@ class RowBuilder:
         if odd or not self._plain:
             return [self.row(each, notes, parent) for each in objects]
         rows = []
-        get, types, integers, width = self._get, self._types, self._integers, len(self._types)
+        get, usual, numbers, width = self._get, self._usual, self._numbers, len(self._columns)
         for each in objects:
-            # The common case, all fields there and each of its type, costs a tenth of the careful one.
+            # The common case, all fields there and each of its type, costs a fraction of the careful one.
             try:
                 values = get(each)
-                plain = len(each) == width and tuple(map(type, values)) == types and max(integers(values)) <= MOST
+                plain = (
+                    len(each) == width and usual[tuple(map(type, values))] and max(map(abs, numbers(values))) <= MOST
+                )
             except (KeyError, TypeError, IndexError):
                 plain = False
             rows.append((*parent, *values, None) if plain else self.row(each, notes, parent))
@@ -184,6 +186,25 @@ def _refuse(constant: str) -> Any:
 def _finite(text: str) -> float | str:
     number = float(text)
     return number if math.isfinite(number) else text
+
+
+class _Usual(dict[tuple[type, ...], bool]):
+    """Whether values of these types go into these columns as they are; decided once for each combination met."""
+
+    def __init__(self, columns: Sequence[Column]) -> None:
+        super().__init__()
+        self._columns = columns
+
+    def __missing__(self, types: tuple[type, ...]) -> bool:
+        if len(self) > 1000:
+            self.clear()
+        self[types] = usual = all(
+            type_ is _PLAIN_TYPE[column.type]
+            or (type_ is int and column.type == "real")
+            or (type_ is type(None) and not column.required)
+            for type_, column in zip(types, self._columns, strict=True)
+        )
+        return usual
 
 
 def malformed(message: str) -> RequestFailed:

@@ -6,6 +6,7 @@ import logging
 import os
 import sys
 import threading
+import traceback
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -68,7 +69,12 @@ def no_threads_left() -> Iterator[None]:
 def assert_no_new_threads(before: set[threading.Thread]) -> None:
     """No thread that is not in `before` lives for more than a moment."""
 
-    def left() -> list[str]:
-        return [each.name for each in threading.enumerate() if each not in before]
+    def left() -> list[threading.Thread]:
+        return [each for each in threading.enumerate() if each not in before]
 
-    eventually(lambda: not left(), 3, lambda: f"no thread is left behind, but there are {left()}")
+    def where() -> str:
+        frames = sys._current_frames()
+        stacks = ["".join(traceback.format_stack(frames.get(each.ident or 0))) for each in left()]
+        return "\n".join(["a thread is left behind", *stacks])
+
+    eventually(lambda: not left(), 3, where)

@@ -208,12 +208,12 @@ class ResponseReader:
                 if self._buffer is None:
                     self._buffer = bytearray(data)
                 return False
-            head = data[:end].decode("latin-1")
+            lines = data[:end].decode("latin-1").split("\r\n")
             rest = bytes(data[end + 4 :])
             self._buffer = None
-            self._parse_status(head)
+            self.status, self.reason, modern = _status_lines[lines[0]]
             if self.status >= 200:
-                return self._parse_fields(head, rest)
+                return self._read_fields(lines, modern, rest)
             if self.status == 101:
                 raise Malformed("the server switched protocols without being asked")
             self._head_bytes += end + 4  # An interim answer (RFC 9110 §15.2): skip it, the real one follows.
@@ -221,21 +221,9 @@ class ResponseReader:
                 return False
             data = rest
 
-    def _parse_status(self, head: str) -> None:
-        line = head.partition("\r\n")[0]
-        code = line[9:12]
-        known = line[:9] in ("HTTP/1.1 ", "HTTP/1.0 ") and line[12:13] in (" ", "")
-        if not (known and len(code) == 3 and code.isascii() and code.isdigit() and code[0] != "0"):
-            raise Malformed(f"malformed status line {line[:60]!r}")
-        self.status = int(code)
-        self.reason = line[13:].strip(" \t")
-
-    def _parse_fields(self, head: str, rest: bytes) -> bool:
-        lines = head.split("\r\n")
+    def _read_fields(self, lines: list[str], modern: bool, rest: bytes) -> bool:
         if len(lines) > MAX_HEADER_LINES + 1:
             raise Malformed(f"more than {MAX_HEADER_LINES} header lines")
-        if "\r\n " in head or "\r\n\t" in head:
-            lines = _unfold(lines)
         del lines[0]
         length = transfer = connection = encoding = ""
         fields: list[tuple[str, str]] = []
