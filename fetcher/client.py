@@ -63,6 +63,9 @@ class Client:
         parts = urlsplit(base_url)
         if parts.scheme not in ("http", "https") or not parts.hostname:
             raise ConfigurationError(f"API_BASE_URL is no http(s) address: {base_url}")
+        if parts.username or parts.password or parts.query or parts.fragment:
+            # It is written into the database and shown, where no secret may go.
+            raise ConfigurationError("API_BASE_URL may hold no user, password, query or fragment")
         self.base_url = base_url.rstrip("/")
         self.governor = governor
         self.stop = stop

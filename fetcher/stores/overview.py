@@ -107,7 +107,7 @@ def overview(path: Path, tables: Sequence[Table], *, runs: int = 5) -> Overview:
         sweep_open=ended is None,
         coverage=tuple(Covered(*row) for row in coverage),
         runs=tuple(RunRow(*row) for row in rows),
-        bytes=path.stat().st_size,
+        bytes=sum(file.stat().st_size for file in (path, Path(f"{path}-wal")) if file.exists()),
     )
 
 

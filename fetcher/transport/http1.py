@@ -122,6 +122,27 @@ class _Lines(dict[str, tuple[str, tuple[str, str]]]):
 _lines = _Lines()
 
 
+class _StatusLines(dict[str, tuple[int, str, bool]]):
+    """Status lines seen (§4): status, reason, and whether it is HTTP/1.1."""
+
+    def __missing__(self, line: str) -> tuple[int, str, bool]:
+        code = line[9:12]
+        known = line[:9] in ("HTTP/1.1 ", "HTTP/1.0 ") and line[12:13] in (" ", "")
+        if not (known and len(code) == 3 and code.isascii() and code.isdigit() and code[0] != "0"):
+            raise Malformed(f"malformed status line {line[:60]!r}")
+        if "\r" in line or "\n" in line or "\0" in line:
+            raise Malformed("a bare line break or NUL in the status line")
+        if len(self) >= 256:
+            self.clear()
+        parsed = int(code), line[13:].strip(" \t"), line[7] == "1"
+        if len(line) <= 256:
+            self[line] = parsed
+        return parsed
+
+
+_status_lines = _StatusLines()
+
+
 class ResponseReader:
     """Reads one response to a GET, fed with bytes as they arrive.
 
@@ -208,7 +229,10 @@ class ResponseReader:
                 if self._buffer is None:
                     self._buffer = bytearray(data)
                 return False
-            lines = data[:end].decode("latin-1").split("\r\n")
+            head = data[:end].decode("latin-1")
+            lines = head.split("\r\n")
+            if "\r\n " in head or "\r\n\t" in head:
+                lines = _unfold(lines)
             rest = bytes(data[end + 4 :])
             self._buffer = None
             self.status, self.reason, modern = _status_lines[lines[0]]
@@ -246,10 +270,10 @@ class ResponseReader:
                 self.sets_cookies = True
         self.fields = fields
         if connection in ("", ",keep-alive"):
-            self.reusable = head[7] == "1" or bool(connection)
+            self.reusable = modern or bool(connection)
         else:
             options = connection.replace(" ", "").replace("\t", "").split(",")
-            self.reusable = "close" not in options and (head[7] == "1" or "keep-alive" in options)
+            self.reusable = "close" not in options and (modern or "keep-alive" in options)
         if encoding:
             self.encodings = tuple(e for e in encoding.replace(" ", "").split(",") if e not in ("", "identity"))
         if self.status in _BODILESS:
@@ -257,7 +281,7 @@ class ResponseReader:
         if transfer:
             if transfer.lower() != "chunked":
                 raise Malformed(f"unknown Transfer-Encoding {transfer[:60]!r}")
-            if length or head[7] == "0":
+            if length or not modern:
                 self.reusable = False  # Two framings, or one that HTTP/1.0 has not: someone on the way may err (§6.3).
             self._state = _CHUNK_LINE
             self._body = bytearray()
@@ -366,6 +390,8 @@ def _unfold(lines: list[str]) -> list[str]:
 
 def _content_length(text: str) -> int:
     """One length, however often it is repeated (RFC 9110 §8.6); conflicting ones are an attack or a fault."""
+    if text.isascii() and text.isdigit() and len(text) <= _MAX_DIGITS:
+        return int(text)
     values = {value.strip(" \t") for value in text.split(",")} if "," in text else {text}
     (value, *others) = values
     if others or not (value.isascii() and value.isdigit() and len(value) <= _MAX_DIGITS):

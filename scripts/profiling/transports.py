@@ -1,4 +1,5 @@
 #!/usr/bin/env python3
+# ruff: noqa: ARG001 - every client is made alike
 """What a small GET costs in CPU, by HTTP client: `python scripts/profiling/transports.py [--quick] [--json FILE]`.
 
 One answer of 3.4 kB JSON, kept-alive connections, loopback, a server in a process of its own, each client in a fresh
@@ -45,7 +46,7 @@ def serve(delay: float, tls: bool) -> None:
         def connection_made(self, transport: Any) -> None:
             self.transport = transport
 
-        def data_received(self, data: bytes) -> None:
+        def data_received(self, _data: bytes) -> None:
             if delay:
                 loop.call_later(delay, self.transport.write, ANSWER)
             else:
