@@ -273,10 +273,12 @@ class Engine:
         """The first answer of the run, waited for at most FIRST_ANSWER_SECONDS."""
         attempts = 0
         while True:
+            self._fetching += 1
             self._lists.send((), call)
             answer = self._done.get()
-            if self._stop.is_set() or answer is None:
+            if answer is None:
                 raise Stopped("stopped before the first answer")
+            self._fetching -= 1
             result = answer[1]
             try:
                 if isinstance(result, BaseException):

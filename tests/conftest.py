@@ -21,7 +21,9 @@ from fetcher.simulator import Simulator, World
 from fetcher.sources import registry
 from tests.helpers import eventually
 
-_SETTINGS = {name for model in (Settings, *(kind.Options for kind in registry().values())) for name in model.model_fields}
+_SETTINGS = {
+    name for model in (Settings, *(kind.Options for kind in registry().values())) for name in model.model_fields
+}
 
 
 @pytest.fixture(autouse=True)

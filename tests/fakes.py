@@ -115,9 +115,7 @@ class _Mortal(sqlite3.Connection):
 
 
 @contextmanager
-def death(
-    at: int | None = None, *, after: bool = False, error: Callable[[], BaseException] = Died
-) -> Iterator[Death]:
+def death(at: int | None = None, *, after: bool = False, error: Callable[[], BaseException] = Died) -> Iterator[Death]:
     """The store dies before (or right after) its statement number `at`; with None it only counts.
 
     What is open then is neither committed nor rolled back by us, as when a process is killed. With another `error` only

@@ -290,9 +290,7 @@ def test_the_request_says_who_asks_and_what_it_wants(governor: Tally, mocked: re
 COOKIES = {"me": SecretStr("%7Bsecret-me%7D"), "pp": SecretStr("secret-pp")}
 
 
-def test_cookies_go_out_as_given_and_offered_ones_are_not_kept(
-    governor: Tally, mocked: responses.RequestsMock
-) -> None:
+def test_cookies_go_out_as_given_and_offered_ones_are_not_kept(governor: Tally, mocked: responses.RequestsMock) -> None:
     mocked.get(f"{BASE}/items", json={}, headers={"Set-Cookie": "me=other; path=/"})
     client = client_of(governor, cookies=COOKIES)
     for _ in range(2):
@@ -493,8 +491,8 @@ def test_a_cookie_that_cannot_be_sent_is_a_wrong_setting(governor: Tally, value:
 @pytest.mark.parametrize("value", ["secret\nvalue", "secret\r\nX-Other: 1", "secret\u20ac", "secret\0"])
 def test_a_cookie_that_cannot_be_sent_is_not_shown(shared_simulator: Simulator, governor: Tally, value: str) -> None:
     with pytest.raises((ConfigurationError, RequestFailed)) as refused:
-        Client(
-            shared_simulator.url, governor, Stop(), user_agent="tests", cookies={"me": SecretStr(value)}
-        ).get("/items/get", {})
+        Client(shared_simulator.url, governor, Stop(), user_agent="tests", cookies={"me": SecretStr(value)}).get(
+            "/items/get", {}
+        )
     error = refused.value
     assert "secret" not in f"{error} {error!r} {error.__dict__}"

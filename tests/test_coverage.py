@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from itertools import pairwise
+
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -10,9 +12,7 @@ from fetcher.coverage import clip, missing, plan_walks
 from fetcher.model import Interval, Order, Walk
 
 MOST = 20
-interval = st.builds(
-    lambda a, b: Interval(min(a, b), max(a, b)), st.integers(-2, MOST + 3), st.integers(-2, MOST + 3)
-)
+interval = st.builds(lambda a, b: Interval(min(a, b), max(a, b)), st.integers(-2, MOST + 3), st.integers(-2, MOST + 3))
 stretches = st.lists(interval, max_size=5)
 universes = st.builds(Interval, st.integers(-1, 3), st.integers(-2, MOST))
 orders = st.sampled_from(["newest", "oldest"])
@@ -29,7 +29,7 @@ def test_missing_is_the_universe_without_what_is_covered(universe: Interval, cov
     assert numbers(*holes) == numbers(universe) - numbers(*covered)
     assert all(hole.size > 0 for hole in holes)
     # Ascending, and no two of them could be one.
-    assert all(below.hi + 1 < above.lo for below, above in zip(holes, holes[1:], strict=False))
+    assert all(below.hi + 1 < above.lo for below, above in pairwise(holes))
 
 
 @pytest.mark.xfail(strict=True, reason="an empty interval moves the lower edge back, so that holes overlap")

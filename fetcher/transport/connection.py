@@ -39,7 +39,9 @@ class Connection:
     __slots__ = ("_armed", "_guard", "_poll", "_sock", "_stopped", "_tls", "generation", "idle_since")
 
     def __init__(self, generation: int = 0) -> None:
-        self._guard = threading.Lock()  # So that `stop` never touches a number that another file has got by now.
+        # So that `stop` never touches a file number that has been given to another file; reentrant, for it may
+        # come from a signal handler.
+        self._guard = threading.RLock()
         self._sock: socket.socket | None = None
         self._stopped = False
         self._tls = False
@@ -60,6 +62,8 @@ class Connection:
 
         Each address gets an equal share of the time left: one that swallows packets must not use it up.
         """
+        if not addresses:
+            raise OSError(errno.EADDRNOTAVAIL, os.strerror(errno.EADDRNOTAVAIL))
         for tries_left in range(len(addresses), 0, -1):
             family, kind, protocol, _, address = addresses[-tries_left]
             left = _left(deadline)

@@ -98,20 +98,21 @@ def _header_bytes(text: str | bytes) -> bytes:
         raise IllegalHeader("a header has characters outside latin-1") from None
 
 
-class _Lines(dict[str, tuple[str, tuple[str, str]]]):
-    """Header lines seen, parsed: (lower-case name if this reader must act on it, else ""; name and value).
+Field = tuple[str, str, str]
+"""A header: its name and value as sent, and its name in lower case if a reader must act on it, else ""."""
 
-    Servers send the same few lines again and again; finding one is five times cheaper than parsing it.
-    """
 
-    def __missing__(self, line: str) -> tuple[str, tuple[str, str]]:
+class _Lines(dict[str, Field]):
+    """Header lines seen, parsed: servers send the same few again and again, and finding one is much cheaper."""
+
+    def __missing__(self, line: str) -> Field:
         name, colon, value = line.partition(":")
         if not colon or not name or not _TOKEN.issuperset(name):
             raise Malformed(f"malformed header line {line[:60]!r}")
         if "\r" in value or "\n" in value or "\0" in value:
             raise Malformed(f"a bare line break or NUL in header {name[:60]}")
         lowered = name.lower()
-        parsed = (lowered if lowered in _ACTED_ON else "", (name, value.strip(" \t")))
+        parsed = name, value.strip(" \t"), lowered if lowered in _ACTED_ON else ""
         if len(line) <= 256 and lowered != "set-cookie":  # Neither grow without bound nor keep secrets.
             if len(self) >= 4096:
                 self.clear()
@@ -146,7 +147,7 @@ _status_lines = _StatusLines()
 class ResponseReader:
     """Reads one response to a GET, fed with bytes as they arrive.
 
-    After `feed` has returned True: `status`, `reason`, `fields` (name and value as sent, in order), `encodings`
+    After `feed` has returned True: `status`, `reason`, `fields` (in order), `encodings`
     (of the body, lower case, in the order applied), `body` (framing removed, still encoded), `sets_cookies`, and
     `reusable`, whether another request may follow on the connection. `limit` is in bytes.
     """
@@ -250,14 +251,8 @@ class ResponseReader:
             raise Malformed(f"more than {MAX_HEADER_LINES} header lines")
         del lines[0]
         length = transfer = connection = encoding = ""
-        fields: list[tuple[str, str]] = []
-        seen = _lines
-        for line in lines:
-            name, field = seen[line]
-            fields.append(field)
-            if not name:
-                continue
-            value = field[1]
+        self.fields = fields = list(map(_lines.__getitem__, lines))  # Parses, by `__missing__`, what is new.
+        for _, value, name in [field for field in fields if field[2]]:
             if name == "content-length":
                 length = f"{length},{value}" if length else value or "none"
             elif name == "transfer-encoding":
@@ -268,7 +263,6 @@ class ResponseReader:
                 encoding = f"{encoding},{value.lower()}"
             else:
                 self.sets_cookies = True
-        self.fields = fields
         if connection in ("", ",keep-alive"):
             self.reusable = modern or bool(connection)
         else:

@@ -53,7 +53,7 @@ class LeanResponse(requests.Response):
     def headers(self) -> CaseInsensitiveDict[str]:  # type: ignore[override]
         """The headers; one that was sent several times has its values joined by commas."""
         headers: CaseInsensitiveDict[str] = CaseInsensitiveDict()
-        for name, value in self._fields:
+        for name, value, _ in self._fields:
             headers[name] = f"{headers[name]}, {value}" if name in headers else value
         return headers
 
@@ -83,11 +83,11 @@ class LeanResponse(requests.Response):
     def raw(self) -> HTTPResponse:  # type: ignore[override]
         """urllib3's response with its body read, as after any other request that did not ask for a stream."""
         message = Message()
-        for name, value in self._fields:
+        for name, value, _ in self._fields:
             message[name] = value
         return HTTPResponse(
             body=io.BytesIO(),
-            headers=HTTPHeaderDict(self._fields),
+            headers=HTTPHeaderDict((name, value) for name, value, _ in self._fields),
             status=self.status_code,
             reason=self.reason,
             version=11,

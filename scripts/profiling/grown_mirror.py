@@ -53,9 +53,7 @@ def main() -> None:
         "INSERT INTO coverage (source, scope, sweep, lo, hi, items, walked_at) VALUES (?, 1, 1, 1, ?, ?, ?)",
         [Pr0gramm.name, ids[-1], len(ids), now],
     )
-    conn.execute(
-        "UPDATE sources SET items = ?, fetched = ?, work = ?", [len(ids), len(ids) - len(queued), len(queued)]
-    )
+    conn.execute("UPDATE sources SET items = ?, fetched = ?, work = ?", [len(ids), len(ids) - len(queued), len(queued)])
     conn.commit()
     conn.execute("PRAGMA wal_checkpoint(TRUNCATE)")
     conn.close()

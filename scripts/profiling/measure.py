@@ -46,7 +46,7 @@ class Run:
     """What one process cost and said.
 
     `wall` is from just before it was started until it had ended; `user` and `system` CPU seconds and `peak_rss` (bytes)
-    are the kernel's account of the process and the children it waited for; `samples` are (seconds since the start,
+    are the kernel's account of the process and the children it waited for (a peak of 0 = not known); `samples` are (seconds since the start,
     resident bytes); `lines` of stdout come with the seconds since the start at which they were read; `began` is Unix
     time.
     """
@@ -88,7 +88,7 @@ def environment(home: Path) -> dict[str, str]:
 
 def run(command: Sequence[str], folder: Path, *, timeout: float) -> Run:
     """Run a program in `folder` to its end. Raises Wrong when it fails or takes longer than `timeout` seconds."""
-    errors = folder / "stderr.txt"
+    errors = folder.with_name(f"{folder.name}.stderr")
     chunks: list[tuple[float, bytes]] = []
     samples: list[tuple[float, int]] = []
     began_at, began = time.time(), time.perf_counter()
@@ -180,13 +180,9 @@ def _resident(pid: int) -> int:
 
 
 def _peak(reported: int, samples: Sequence[tuple[float, int]]) -> int:
-    """The peak that the kernel reports; it counts the parent's own size too, as it was when the child began."""
+    """The peak that the kernel reports; 0 where it cannot be told, a child's counting its parent's size when it began."""
     own = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
-    if reported > own:
-        return reported
-    if not samples:
-        raise Wrong("the peak of memory cannot be told: this program is larger than the one it measured")
-    return max(size for _, size in samples)
+    return reported if reported > own else max((size for _, size in samples), default=0)
 
 
 def shown(command: Sequence[str]) -> str:
@@ -202,7 +198,7 @@ def shown(command: Sequence[str]) -> str:
 def simulated(folder: Path, *, items: int, latency: float = 0.0, seed: int = 0) -> Iterator[str]:
     """The address of a simulated API that a process of its own serves until the block ends."""
     command = [sys.executable, "-m", "fetcher", "simulate", "--port", "0", "--items", str(items), "--seed", str(seed)]
-    errors = folder / "simulator.txt"
+    errors = folder.with_name(f"{folder.name}.simulator.stderr")
     with errors.open("wb") as stderr:
         process = subprocess.Popen(
             [*command, "--latency", str(latency)],

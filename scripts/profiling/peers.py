@@ -11,12 +11,14 @@ on stdout is JSON: items stored, requests, seconds from the first request to the
 from __future__ import annotations
 
 import argparse
+import importlib
 import json
 import sqlite3
 import threading
 import time
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -101,7 +103,7 @@ def barrier(url: str, mirror: Mirror, workers: int, *, session_each: bool = Fals
         )
 
 
-def sequential(url: str, mirror: Mirror) -> int:
+def sequential(url: str, mirror: Mirror, _workers: int) -> int:
     """One request after the other."""
     import requests
 
@@ -172,31 +174,30 @@ def gather(url: str, mirror: Mirror, workers: int) -> int:
     return asyncio.run(mirrored())
 
 
+KINDS: dict[str, tuple[str, Callable[[str, Mirror, int], int]]] = {
+    "barrier": ("requests", barrier),
+    "barrier-sessions": ("requests", partial(barrier, session_each=True)),
+    "gather": ("aiohttp", gather),
+    "sequential": ("requests", sequential),
+}
+"""Each with the library it needs, which is imported before the clock starts, as fetcher's are."""
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("kind", choices=["barrier", "barrier-sessions", "gather", "sequential"])
+    parser.add_argument("kind", choices=KINDS)
     parser.add_argument("url")
     parser.add_argument("db", type=Path)
     parser.add_argument("--workers", type=int, default=10)
     args = parser.parse_args()
+    library, mirrored = KINDS[args.kind]
+    importlib.import_module(library)
     mirror = Mirror(args.db)
-    if args.kind == "gather":
-        import aiohttp  # noqa: F401 - the clock starts after the imports, as fetcher's does
-
-        kind: Callable[[], int] = lambda: gather(args.url, mirror, args.workers)  # noqa: E731
-    else:
-        import requests  # noqa: F401
-
-        if args.kind == "sequential":
-            kind = lambda: sequential(args.url, mirror)  # noqa: E731
-        else:
-            each = args.kind == "barrier-sessions"
-            kind = lambda: barrier(args.url, mirror, args.workers, session_each=each)  # noqa: E731
     began = time.perf_counter()
-    requests_made = kind()
+    requests = mirrored(args.url, mirror, args.workers)
     seconds = time.perf_counter() - began
     mirror.close()
-    print(json.dumps({"event": "end", "stored": mirror.stored, "requests": requests_made, "seconds": seconds}))
+    print(json.dumps({"event": "end", "stored": mirror.stored, "requests": requests, "seconds": seconds}))
 
 
 if __name__ == "__main__":

@@ -1,0 +1,478 @@
+"""Writes docs/reference/ and template.env from the code, so that they say what the code does.
+
+Run it from anywhere: .venv/bin/python scripts/reference.py
+"""
+
+from __future__ import annotations
+
+import inspect
+import re
+import sqlite3
+import sys
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import closing
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from types import NoneType
+from typing import Any, get_args
+
+import click
+from pydantic import SecretStr
+from pydantic.fields import FieldInfo
+from pydantic_settings import BaseSettings
+
+sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
+
+import fetcher
+from fetcher import errors
+from fetcher.cli import EXIT_CODES, cli
+from fetcher.settings import Settings
+from fetcher.sources import Source, registry
+from fetcher.stores.sqlite import SqliteStore
+
+ROOT = Path(__file__).resolve().parent.parent
+WIDTH = 100
+MADE = "<!-- Made from the code by scripts/reference.py: change the code, then run it. -->\n\n"
+
+
+def files() -> dict[str, str]:
+    """Every file that is made from the code: its path below the project's folder, and its text."""
+    return {
+        "docs/reference/settings.md": MADE + settings_page(),
+        "docs/reference/commands.md": MADE + commands_page(),
+        "docs/reference/database.md": MADE + database_page(),
+        "docs/reference/errors.md": MADE + errors_page(),
+        "docs/reference/sources.md": MADE + sources_page(),
+        "template.env": template(),
+    }
+
+
+def sources() -> Mapping[str, type[Source]]:
+    """The sources that come with fetcher; others may be installed beside it, and are not ours to describe."""
+    return {name: kind for name, kind in registry().items() if kind.__module__.startswith("fetcher.")}
+
+
+# --- settings ---------------------------------------------------------------------------------------
+
+
+def settings_page() -> str:
+    parts = [
+        "# Settings\n\n"
+        "A setting is given as an option of the command line, as an environment variable, or as a line in the file"
+        " `.env` of the current folder, in this order of precedence. In the library it is a keyword argument of"
+        " `fetch` in lower case. A name in `.env` that is no setting is reported and ignored. `template.env` holds"
+        " all of them, ready to be copied.\n\n"
+        "## Engine\n\nThese hold for every source.\n\n" + settings_table(Settings)
+    ]
+    parts += [
+        f"\n## Source `{name}`\n\n{doc(kind.Options)}\n\n{settings_table(kind.Options)}"
+        for name, kind in sources().items()
+    ]
+    return "".join(parts)
+
+
+def settings_table(model: type[BaseSettings]) -> str:
+    return table(
+        ("setting", "option", "default", "values", "meaning"),
+        (
+            (
+                code(name.upper()),
+                code(option(field)),
+                "the source's own address" if name == "api_base_url" else code(default(field)),
+                values(field),
+                sentence(field.description),
+            )
+            for name, field in model.model_fields.items()
+        ),
+    )
+
+
+def option(field: FieldInfo) -> str:
+    extra = field.json_schema_extra
+    return str(extra["option"]) if isinstance(extra, dict) and "option" in extra else ""
+
+
+def secret(field: FieldInfo) -> bool:
+    return SecretStr in (field.annotation, *get_args(field.annotation))
+
+
+def default(field: FieldInfo) -> str:
+    value = field.default
+    if value is None or secret(field):
+        return ""
+    return str(value).lower() if isinstance(value, bool) else str(value)
+
+
+def values(field: FieldInfo) -> str:
+    kinds = [kind for kind in get_args(field.annotation) or (field.annotation,) if kind is not NoneType]
+    if all(isinstance(kind, str) for kind in kinds):
+        return ", ".join(code(str(kind)) for kind in kinds)
+    limits = {
+        name: getattr(each, name) for each in field.metadata for name in ("ge", "gt", "le") if hasattr(each, name)
+    }
+    names = {int: "whole number", float: "number", bool: "`true` or `false`", Path: "path", SecretStr: "text, secret"}
+    name = names.get(kinds[0], "text")
+    words = {"ge": "at least", "gt": "more than", "le": "at most"}
+    bounds = [f"{words[limit]} {value:,}" for limit, value in limits.items()]
+    return ", ".join([name, *bounds])
+
+
+def template() -> str:
+    lines = [
+        "# Settings of fetcher: copy this file to .env, take the # away where you want another value.",
+        "# The option of the command line and the environment come before what is set here.",
+        "# Made from the code by scripts/reference.py; explained in docs/reference/settings.md.",
+    ]
+    groups = {"Engine": Settings, **{f"Source {name}": kind.Options for name, kind in sources().items()}}
+    for group, model in groups.items():
+        lines += ["", f"# --- {group} " + "-" * (70 - len(group))]
+        for name, field in model.model_fields.items():
+            given = f'"{default(field)}"' if " " in default(field) else default(field)
+            lines += ["", *comment(field), f"#{name.upper()}={given}"]
+    return "\n".join(lines) + "\n"
+
+
+def comment(field: FieldInfo) -> Iterator[str]:
+    facts = "; ".join(each for each in (values(field).replace("`", ""), option(field)) if each)
+    line = "#"
+    for word in f"{sentence(field.description)} ({facts})".split():
+        if len(line) + len(word) > WIDTH:
+            yield line
+            line = "#"
+        line += f" {word}"
+    yield line
+
+
+# --- commands ---------------------------------------------------------------------------------------
+
+
+def commands_page() -> str:
+    parts = [
+        "# Commands\n\n"
+        "`python -m fetcher` is the same as `fetcher`. An error is one line on stderr, and the exit code says its"
+        f" kind.\n\n{help_of(cli, 'fetcher')}"
+    ]
+    parts += [help_of(command, f"fetcher {name}") for name, command in commands().items()]
+    codes = ((code(number), meaning) for number, meaning in exit_codes().items())
+    return "\n".join([*parts, "## Exit codes\n", "Of every command.\n", table(("code", "meaning"), codes)])
+
+
+def commands() -> dict[str, click.Command]:
+    assert isinstance(cli, click.Group)
+    context = click.Context(cli)
+    found = {name: cli.get_command(context, name) for name in cli.list_commands(context)}
+    return {name: command for name, command in found.items() if command is not None}
+
+
+def help_of(command: click.Command, name: str) -> str:
+    parent = click.Context(cli, **cli.context_settings, terminal_width=WIDTH)
+    context = parent if command is cli else click.Context(command, parent=parent, terminal_width=WIDTH)
+    context.info_name = name
+    # The parent's name is part of ours already.
+    context.parent = None
+    formatter = click.HelpFormatter(width=WIDTH, max_width=WIDTH)
+    command.format_help(context, formatter)
+    text = re.sub(r"\n+ *Exit codes:\n(?: +\d+ .*\n?)*", "\n", formatter.getvalue())
+    lines = "\n".join(line.rstrip() for line in text.rstrip().splitlines())
+    return f"## `{name}`\n\n```text\n{lines}\n```\n"
+
+
+def exit_codes() -> dict[str, str]:
+    """Each exit code of the command line and what it means."""
+    return dict(re.findall(r"^ +(\d+) +(.+)$", EXIT_CODES, re.MULTILINE))
+
+
+# --- the database -----------------------------------------------------------------------------------
+
+TABLES = {
+    "items": "One row for each item of the source, under the API's own names.",
+    "tags": "The tags of the items; those of an item are replaced as a set.",
+    "comments": "The comments on the items; those of an item are replaced as a set.",
+    "coverage": "Which stretches of ids are proven listed; merged where they touch.",
+    "work": "What is still to do: the queue of the mirror.",
+    "failures": "The last evidence of each key that failed; gone once its work succeeds.",
+    "runs": "One row for each run of `fetcher fetch`; the row of a run that goes on is at most some 10 s old.",
+    "sources": "The one source that this database mirrors, with its totals.",
+    "_sqlite_migrations": "Which steps of the schema this database has been through; kept by sqlite-utils.",
+}
+
+LIFE = {
+    "extra": "JSON object of everything else that the API sent for this row, null if nothing",
+    "first_seen_at": "when a listing first named it",
+    "listed_at": "when a listing last named it",
+    "fetched_at": "when its details were last stored, null = not yet",
+    "unlisted_at": "when a listing of its stretch no longer named it, null = listed",
+    "gone_at": "when its own request said that it is no more, null = it never did",
+}
+
+COLUMNS: Mapping[str, Mapping[str, str]] = {
+    "items": {
+        "id": "its number; newer items have higher ones",
+        "promoted": "its number on the top page, 0 = never there; above 1,000,000,000 = pinned",
+        "userId": "the uploader's number; absent from old answers",
+        "up": "votes for it",
+        "down": "votes against it",
+        "created": "when it was uploaded",
+        "image": "path of the image or video on the image host",
+        "thumb": "path of its thumbnail",
+        "fullsize": "path of the full-size image, empty if there is none",
+        "preview": "path of a short preview of a video",
+        "width": "pixels",
+        "height": "pixels",
+        "audio": "1 = a video with sound",
+        "source": "where the uploader says it is from",
+        "flags": "its kind: 1 sfw, 2 nsfw, 4 nsfl, 8 nsfp, 16 pol",
+        "user": "the uploader's name",
+        "mark": "the uploader's rank, a number of the API's own",
+        "gift": "a number of the API's own",
+        "deleted": "1 = the API calls it deleted; sent with some items only",
+        "repost": "1 = marked as a repost",
+        "variants": "JSON list of other encodings of a video",
+        "subtitles": "JSON list of subtitle files",
+        **LIFE,
+    },
+    "tags": {
+        "item_id": "the item (`items.id`)",
+        "id": "the number of this tag on this item",
+        "tag": "its text",
+        "confidence": "how sure the votes make it, 0 to 1 (lower bound of a Wilson interval)",
+        "extra": LIFE["extra"],
+    },
+    "comments": {
+        "item_id": "the item (`items.id`)",
+        "id": "the comment's number",
+        "parent": "the comment that it answers (`comments.id`), 0 = none",
+        "content": "its text, plain",
+        "created": "when it was written",
+        "up": "votes for it",
+        "down": "votes against it",
+        "confidence": "how sure the votes make it, 0 to 1 (lower bound of a Wilson interval)",
+        "name": "the author's name",
+        "mark": "the author's rank, a number of the API's own",
+        "extra": LIFE["extra"],
+    },
+    "coverage": {
+        "source": "the source",
+        "scope": "what was listed: for pr0gramm one content-flag bit",
+        "sweep": "the sweep that proved it",
+        "lo": "lowest id of the stretch, included",
+        "hi": "highest id of the stretch, included",
+        "items": "how many items are listed in it",
+        "walked_at": "when the oldest part of it was listed",
+    },
+    "work": {
+        "source": "the source",
+        "stage": "`detail`: its details are to be asked for; `item`: its row in a listing could not be used",
+        "key": "the item's id",
+        "priority": "higher first: 0 = never fetched, -1 = to be fetched anew",
+        "attempts": "tries that failed so far",
+        "due_at": "not to be tried before this time, 0 = at once, null = set aside, failed for good",
+        "outcome": "how the last try ended, null = not tried yet",
+        "error": "the last try's error in a line",
+    },
+    "failures": {
+        "source": "the source",
+        "stage": "the step that failed",
+        "key": "the item's id",
+        "outcome": "`denied`, `unavailable` or `malformed`",
+        "message": "what was wrong",
+        "status": "HTTP status of the answer, null = no answer came",
+        "body": "the answer's body, at most 64 KiB",
+        "attempts": "tries that failed so far",
+        "failed_at": "when it failed last",
+    },
+    "runs": {
+        "id": "the run's number",
+        "source": "the source",
+        "pid": "the process that runs it, or ran it",
+        "plan": "JSON object of what it was asked to do",
+        "started_at": "when it began",
+        "updated_at": "when this row was last written",
+        "ended_at": "when it ended, null = it goes on, or died",
+        "ended": "`complete`, `limit reached`, `interrupted`, `failed` or `died`; null = it goes on, or died",
+        "message": "the error that ended it",
+        "pages": "listing pages stored",
+        "listed": "items on those pages",
+        "new": "those of them that were not stored before",
+        "stored": "items whose details were stored",
+        "gone": "items that the API no longer has",
+        "failed": "items set aside as failed",
+        "retries": "tries that failed and were put off",
+        "requests": "requests of all kinds",
+        "limited": "requests that the API refused because there were too many",
+        "queued": "work that was due or waiting at the last write",
+        "left": "items still to fetch, an estimate while listing goes on",
+        "rate": "items a second, over about the last minute",
+        "paused_until": "until when all requests wait, null = no pause",
+        "reason": "why they wait",
+    },
+    "sources": {
+        "name": "the source",
+        "base_url": "the address of its API that was used last",
+        "created_at": "when this database was made",
+        "sweep": "the number of the present sweep: one listing of everything there is",
+        "sweep_started_at": "when it began, 0 = with the database",
+        "sweep_ended_at": "when it was complete, null = it is open",
+        "items": "rows in the table of items",
+        "fetched": "those of them whose details are stored",
+        "work": "rows of `work` that are due or wait for their time",
+        "parked": "rows of `work` that failed for good",
+        "learned": "reserved; always null in this release",
+    },
+    "_sqlite_migrations": {
+        "id": "a running number",
+        "migration_set": "always `fetcher`",
+        "name": "the step",
+        "applied_at": "when it was done (UTC, text)",
+    },
+}
+
+
+def database_page() -> str:
+    parts = [
+        "# Database\n\n"
+        "A mirror is one SQLite file in WAL mode. It can be read with any SQLite tool while a run writes it."
+        " All times are Unix seconds, and booleans are 0 or 1. A field of the API that does not fit its column is"
+        " null there and kept in `extra`. Beside `FILE` lie `FILE-wal` and `FILE-shm` while it is open, and `FILE.lock`,"
+        " which keeps a second run out and may stay.\n\n"
+        "In the tables below `key` is the column's place in the primary key, and `null` says whether it may be null.\n"
+    ]
+    for name, kind in sources().items():
+        with TemporaryDirectory() as folder:
+            path = Path(folder) / "fresh.db"
+            SqliteStore.open(path, name, kind.tables, kind.base_url).close()
+            with closing(sqlite3.connect(path)) as conn:
+                parts += described(conn, [each.name for each in kind.tables], name)
+    return "\n".join(parts)
+
+
+def described(conn: sqlite3.Connection, own: Sequence[str], source: str) -> Iterator[str]:
+    """The sections of one source's database; raises SystemExit when a meaning is missing or left over."""
+    rows = conn.execute("SELECT name, type, sql FROM sqlite_schema WHERE name NOT LIKE 'sqlite\\_%' ESCAPE '\\'")
+    schema = {name: (kind, sql) for name, kind, sql in rows}
+    found = sorted(name for name, (kind, _) in schema.items() if kind in ("table", "view"))
+    wrong = [f"table {name} has no meaning" for name in found if name not in TABLES]
+    wrong += [f"table {name} is no more" for name in TABLES if name not in found]
+    for name in [*own, *(each for each in found if each not in own)]:
+        columns = conn.execute('SELECT name, type, "notnull", pk FROM pragma_table_xinfo(?)', [name]).fetchall()
+        meanings = COLUMNS.get(name, {})
+        names = [column for column, *_ in columns]
+        wrong += [f"column {name}.{column} has no meaning" for column in names if column not in meanings]
+        wrong += [f"column {name}.{column} is no more" for column in meanings if column not in names]
+        if wrong:
+            continue
+        indexes = [
+            f"- index {code(index)}: {code(' '.join(sql.split()).partition(' ON ')[2])}"
+            for index, (kind, sql) in sorted(schema.items())
+            if kind == "index" and sql and re.search(rf'\bON "?{name}"? ', sql)
+        ]
+        yield "\n".join(
+            [
+                f"## `{name}`\n",
+                TABLES[name] + (f" Of source `{source}`." if name in own else "") + "\n",
+                table(
+                    ("column", "type", "key", "null", "meaning"),
+                    (
+                        (code(column), type_, str(pk or ""), "" if notnull or pk else "yes", meanings[column])
+                        for column, type_, notnull, pk in columns
+                    ),
+                ),
+                *([*indexes, ""] if indexes else []),
+            ]
+        )
+    if wrong:
+        raise SystemExit("\n".join(f"scripts/reference.py: {each}" for each in wrong))
+
+
+# --- errors and sources -----------------------------------------------------------------------------
+
+
+def errors_page() -> str:
+    rows = [
+        (
+            code(name),
+            code(kind.__base__.__name__),
+            str(kind.exit_code) if name in fetcher.__all__ else "",
+            "`from fetcher import " + name + "`"
+            if name in fetcher.__all__
+            else "`fetcher.errors`, within sources and stages",
+            doc(kind),
+        )
+        for name, kind in error_classes().items()
+    ]
+    codes = ((code(number), meaning) for number, meaning in exit_codes().items())
+    return (
+        "# Errors\n\n"
+        "The library raises them; the command line prints their one sentence and leaves with their exit code.\n\n"
+        + table(("error", "is a", "exit code", "where from", "meaning"), rows)
+        + "\n## Exit codes\n\n"
+        + table(("code", "meaning"), codes)
+    )
+
+
+def error_classes() -> dict[str, Any]:
+    """Our errors by name, in the order in which they are written down."""
+    return {
+        name: kind
+        for name, kind in vars(errors).items()
+        if inspect.isclass(kind) and issubclass(kind, errors.FetcherError)
+    }
+
+
+def sources_page() -> str:
+    parts = [
+        "# Sources\n\n"
+        "A source knows one API. `fetcher fetch SOURCE DB` mirrors it; one database mirrors one source. Another package"
+        " can add its own by an entry point of the group `fetcher.sources`.\n"
+    ]
+    for name, kind in sources().items():
+        module = inspect.getdoc(sys.modules[kind.__module__]) or ""
+        tables = [
+            (
+                f"[{code(each.name)}](database.md#{each.name})",
+                "the items" if each.parent is None else f"belongs to an item (`{each.parent}`)",
+                ", ".join(code(column.name) for column in each.columns if column.required),
+            )
+            for each in kind.tables
+        ]
+        parts.append(
+            f"## `{name}`\n\n{doc(kind)}\n\n{module}\n\n"
+            f"- Base URL: `{kind.base_url}`\n"
+            f"- Items a page: {kind.page_size}; listings walked at once: {kind.walks}\n\n"
+            f"{table(('table', 'holds', 'required fields'), tables)}\n"
+            f"Its settings, besides [those of the engine](settings.md):\n\n{settings_table(kind.Options)}"
+        )
+    return "\n".join(parts)
+
+
+# --- words ------------------------------------------------------------------------------------------
+
+
+def table(head: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
+    lines = [head, ["---"] * len(head), *([cell.replace("|", "\\|") for cell in row] for row in rows)]
+    return "".join("|" + "".join(f" {cell} |" if cell else " |" for cell in line) + "\n" for line in lines)
+
+
+def code(text: str) -> str:
+    return f"`{text}`" if text else ""
+
+
+def doc(thing: Any) -> str:
+    return " ".join((inspect.getdoc(thing) or "").split())
+
+
+def sentence(text: str | None) -> str:
+    return (text or "").strip()
+
+
+def main() -> None:
+    for name, text in files().items():
+        path = ROOT / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        if not path.exists() or path.read_text(encoding="utf-8") != text:
+            path.write_text(text, encoding="utf-8")
+            print(f"wrote {name}")
+
+
+if __name__ == "__main__":
+    main()
