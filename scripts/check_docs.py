@@ -28,7 +28,7 @@ Pages = Mapping[str, str]
 _FENCE = re.compile(r"^ *(```+|~~~+) *([\w-]*)[^\n]*\n(.*?)^ *\1 *$", re.MULTILINE | re.DOTALL)
 _INLINE = re.compile(r"(`+)(.+?)\1", re.DOTALL)
 _LINK = re.compile(r"\[[^\]]*\]\(\s*<?([^)\s>]+)>?[^)]*\)|^\[[^\]]+\]: +(\S+)", re.MULTILINE)
-_CALL = re.compile(r"(?:^|[\s/(=])fetcher(?: +([\w-]+))?((?: +[^|;&#\n]*)?)")
+_CALL = re.compile(r"(?:^|[$/:;&|(=] *|-m +)fetcher(?: +([\w-]+))?((?: +[^|;&#\n]*)?)")
 _OPTION = re.compile(r"(?<![\w-])(--?[a-zA-Z][\w-]*)")
 _OURS = {"setup": {"--quiet"}}
 """Options of our own scripts, which pages may name alone."""
@@ -76,21 +76,25 @@ def dead_links(root: Path, pages: Pages) -> Iterator[str]:
 def unmentioned(pages: Pages) -> Iterator[str]:
     """What the program has and no page tells of."""
     made = reference.files()
-    told = {name: text for name, text in pages.items() if name.startswith("docs/") or "/" not in name}
-    by_hand = "\n".join(text for name, text in told.items() if name not in made and name != "CHANGELOG.md")
-    everywhere = "\n".join(told.values())
-    sources = reference.sources()
-    wanted = [
-        *(("command", f"fetcher {name}", by_hand) for name in reference.commands()),
-        *(("source", name, by_hand) for name in sources),
-        *(("table", table, by_hand) for table in _tables()),
-        *(("error", name, by_hand if name in fetcher.__all__ else everywhere) for name in reference.error_classes()),
-        *(("setting", name.upper(), everywhere) for name in Settings.model_fields),
-        *(("setting", name.upper(), everywhere) for kind in sources.values() for name in kind.Options.model_fields),
+    told = {name: text for name, text in pages.items() if _for_users(name)}
+    by_hand = {name: text for name, text in told.items() if name not in made and name != "CHANGELOG.md"}
+    public, sources = fetcher.__all__, reference.sources()
+    models = [Settings, *(kind.Options for kind in sources.values())]
+    by_hand_wanted = [
+        *(("command", f"fetcher {name}") for name in reference.commands()),
+        *(("source", name) for name in sources),
+        *(("table", name) for name in reference.TABLES if not name.startswith("_")),
+        *(("error", name) for name in reference.error_classes() if name in public),
     ]
-    for kind, name, text in wanted:
-        if not re.search(rf"(?<![\w-]){re.escape(name)}(?![\w-])", "\n".join(_code(text))):
-            yield f"{kind} {name}: is mentioned in no page" + (" written by hand" if text is by_hand else "")
+    wanted = [
+        *(("error", name) for name in reference.error_classes() if name not in public),
+        *(("setting", name.upper()) for model in models for name in model.model_fields),
+    ]
+    for each, where, which in ((by_hand_wanted, by_hand, " written by hand"), (wanted, told, "")):
+        code = "\n".join(span for text in where.values() for span in _code(text))
+        for kind, name in each:
+            if not re.search(rf"(?<![\w-]){re.escape(name)}(?![\w-])", code):
+                yield f"{kind} {name}: is mentioned in the code of no page{which}"
     for number in reference.exit_codes():
         if not re.search(rf"^\| *`?{number}`? *\|", pages.get("README.md", ""), re.MULTILINE):
             yield f"README.md: exit code {number} is not in its table"
@@ -106,7 +110,7 @@ def unknown_words(pages: Pages) -> Iterator[str]:
                 for call in _CALL.finditer(line):
                     yield from (f"{name}: {each} (in: {line.strip()})" for each in _wrong(call, options))
             alone = re.fullmatch(r"(--[a-z][\w-]*|-[a-zA-Z])(?:[ =]\S+)?", code.strip())
-            if alone and alone[1] not in any_option:
+            if alone and alone[1] not in any_option and _for_users(name):
                 yield f"{name}: there is no option {alone[1]}"
 
 
@@ -129,8 +133,8 @@ def _options(command: reference.click.Command) -> set[str]:
     return {each for each in found if each.startswith("-")} | {"-h", "--help"}
 
 
-def _tables() -> set[str]:
-    return set(reference.TABLES) - {"_sqlite_migrations"}
+def _for_users(page: str) -> bool:
+    return page.startswith("docs/") or "/" not in page
 
 
 def _without_fences(text: str) -> str:

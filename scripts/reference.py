@@ -333,8 +333,8 @@ def database_page() -> str:
         "# Database\n\n"
         "A mirror is one SQLite file in WAL mode. It can be read with any SQLite tool while a run writes it."
         " All times are Unix seconds, and booleans are 0 or 1. A field of the API that does not fit its column is"
-        " null there and kept in `extra`. Beside `FILE` lie `FILE-wal` and `FILE-shm` while it is open, and `FILE.lock`,"
-        " which keeps a second run out and may stay.\n\n"
+        " null there and kept in `extra`. Beside `FILE` lie `FILE-wal` and `FILE-shm` while it is open, and"
+        " `FILE.lock`, which keeps a second run out and may stay.\n\n"
         "In the tables below `key` is the column's place in the primary key, and `null` says whether it may be null.\n"
     ]
     for name, kind in sources().items():

@@ -474,6 +474,15 @@ def test_an_address_that_cannot_be_parsed_is_a_wrong_setting(governor: Tally, ad
         Client(address, governor, Stop(), user_agent="tests")
 
 
+@pytest.mark.parametrize(
+    "address", ["http://me:secret@api.test", "http://secret@api.test", "http://api.test?key=secret"]
+)
+def test_an_address_holds_no_secret(governor: Tally, address: str) -> None:
+    with pytest.raises(ConfigurationError, match="API_BASE_URL") as refused:
+        Client(address, governor, Stop(), user_agent="tests")
+    assert "secret" not in f"{refused.value!r}"
+
+
 @pytest.mark.parametrize("name", ["two\nlines", " leading"])
 def test_a_user_agent_that_cannot_be_sent_is_a_wrong_setting(governor: Tally, name: str) -> None:
     with pytest.raises(ConfigurationError):

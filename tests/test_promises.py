@@ -103,6 +103,22 @@ def test_the_newest_item_is_stored(order: str, db: Path, shared_simulator: Simul
 
 
 @pytest.mark.parametrize("order", ["newest", "oldest"])
+def test_an_item_that_arrives_after_the_first_answer_is_stored_by_the_walk(
+    order: str, db: Path, simulate: Simulate
+) -> None:
+    world = World(seed=1, items=50)
+
+    def arrive(kind: str, key: int, attempt: int) -> None:
+        if kind == "list" and simulator.requests["list"] == 2:
+            world.arrive(1, created=LAST_CREATED)
+
+    simulator = simulate(world, faults=arrive)
+    mirror(db, simulator, order=order)
+    assert len(world.ids()) == 51
+    assert_complete(db, world)
+
+
+@pytest.mark.parametrize("order", ["newest", "oldest"])
 def test_an_item_that_appears_late_among_young_ones_is_found_by_the_next_run(
     order: str, db: Path, simulate: Simulate
 ) -> None:
@@ -732,6 +748,9 @@ def test_full_fetches_everything_once_more_and_an_interrupted_one_goes_on(db: Pa
     assert simulator.requests["info"] == 300, "a plain fetch has nothing to do"
     mirror(db, simulator, full_update=True, limit=100)
     assert simulator.requests["info"] == 400
+    mirror(db, simulator, full_update=True, limit=50)
+    assert simulator.requests["info"] == 450
+    assert one(db, "SELECT sweep FROM sources") == 2, "the sweep still open goes on, no new one begins"
     mirror(db, simulator)
     assert simulator.requests["info"] == 600, "a plain fetch goes on with the open sweep"
     mirror(db, simulator)

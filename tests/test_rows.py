@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import sqlite3
 import string
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import closing
 from typing import Any
 
@@ -179,20 +179,13 @@ def test_the_last_of_duplicated_keys_counts_in_strict_and_odd_bodies() -> None:
 
 
 def test_integers_beyond_sqlite_are_noticed_on_both_paths() -> None:
-    for number in (2**63, 2**64, 10**30):
+    for number in (2**63, 2**64, -(2**63) - 1, -(2**64), 10**30):
         data, odd = decode(json.dumps([GOOD | {"up": number}]).encode())
         rows = plain.rows(data, [], odd=odd)
         assert rows[0][3] is None
         assert json.loads(rows[0][4]) == {"up": number}
 
 
-@pytest.mark.xfail(strict=True, reason="the fast path looks for integers that are too large, not for too small ones")
-def test_an_integer_just_below_64_bits_is_noticed_on_the_fast_path() -> None:
-    data, odd = decode(json.dumps([GOOD | {"up": -(2**63) - 1}]).encode())
-    assert plain.rows(data, [], odd=odd)[0][3] is None
-
-
-@pytest.mark.xfail(strict=True, reason="what nests just less deeply than decode refuses makes json.dumps overflow")
 def test_whatever_decode_takes_can_be_written_however_deep() -> None:
     for depth in range(900, 1010):
         body = b'[{"id": 1, "name": "", "deep": ' + b"[" * depth + b"]" * depth + b"}]"
@@ -240,8 +233,8 @@ def test_a_number_beyond_a_double_is_kept_as_it_was_written() -> None:
 
 text = st.text(st.characters(codec=None) | st.sampled_from('\0\ud800\udfff"\\ü😀'), max_size=6)
 numbers = (
-    st.integers(-(2**63))
-    | st.sampled_from([2**63 - 1, 2**63, -(2**63), 2**64, 10**30])
+    st.integers()
+    | st.sampled_from([2**63 - 1, 2**63, -(2**63), -(2**63) - 1, 2**64, 10**30])
     | st.floats(allow_nan=False, allow_infinity=False)
 )
 scalars = st.none() | st.booleans() | numbers | text | numbers.map(str)
@@ -253,8 +246,8 @@ nearly_good = st.builds(
         {
             "id": st.integers(-(2**63), 2**64),
             "name": st.text(max_size=3),
-            "score": st.floats(allow_nan=False, allow_infinity=False),
-            "up": st.integers(-(2**63), 2**63),
+            "score": st.floats(allow_nan=False, allow_infinity=False) | st.integers(-(2**64), 2**64),
+            "up": st.none() | st.integers(-(2**63) - 1, 2**63),
         }
     ),
     st.just({}) | st.dictionaries(fields, values, max_size=2),
@@ -262,20 +255,35 @@ nearly_good = st.builds(
 objects = nearly_good | st.dictionaries(fields, values, max_size=6) | values
 
 
+def as_stored(builder: RowBuilder, row: Sequence[Any]) -> tuple[Any, ...]:
+    """The row as a STRICT table holds it, where an integer in a REAL column is a float."""
+    *parent, values, extra = [
+        *row[: -len(builder.table.columns) - 1],
+        row[-len(builder.table.columns) - 1 : -1],
+        row[-1],
+    ]
+    reals = [
+        column.type == "real" and value is not None for column, value in zip(builder.table.columns, values, strict=True)
+    ]
+    return (*parent, *(float(value) if real else value for value, real in zip(values, reals, strict=True)), extra)
+
+
 def outcome(build: Any) -> Any:
     """The rows and notes, or how it failed."""
     notes: list[str] = []
     try:
-        # By its repr, for 1 == 1.0 == True and nan != nan.
-        return repr((build(notes), notes))
+        # By its repr, for 1 == 1.0 == True.
+        return repr(([as_stored(plain, row) for row in build(notes)], notes))
     except RequestFailed as error:
         return error.outcome, str(error)
 
 
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=120, deadline=None)
 @given(st.lists(objects, max_size=3))
 @example([{"id": 2**63 - 1, "name": "", "score": -0.0, "up": -(2**63)}])
 @example([{"id": 1, "name": "", "score": 0.0, "up": True}])
+@example([{"id": 1, "name": "", "score": 2**63 - 1, "up": -(2**63) - 1}])
+@example([{"id": 1, "name": "", "score": 10**400, "up": None}, {"id": None, "name": "", "score": 1, "up": 1}])
 def test_the_fast_path_and_the_careful_path_agree(things: list[Any]) -> None:
     data, odd = decode(json.dumps(things).encode())
     fast = outcome(lambda notes: plain.rows(data, notes, (1,), odd=odd))
@@ -292,7 +300,7 @@ def strict_tables() -> Iterator[sqlite3.Connection]:
         yield conn
 
 
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=120, deadline=None)
 @given(objects)
 def test_every_row_can_be_stored_and_loses_nothing(strict_tables: sqlite3.Connection, thing: Any) -> None:
     data, odd = decode(json.dumps([thing]).encode())
@@ -308,7 +316,7 @@ def test_every_row_can_be_stored_and_loses_nothing(strict_tables: sqlite3.Connec
             stored = strict_tables.execute(f'SELECT * FROM "{name}"').fetchone()
         finally:
             strict_tables.execute("ROLLBACK")
-        assert stored == row
+        assert stored == as_stored(builder, row)
         extra = json.loads(row[-1]) if row[-1] else {}
         by_name = dict(zip([column.name for column in builder.table.columns], row[len(parent) :], strict=False))
         for field, value in data[0].items():
@@ -316,7 +324,7 @@ def test_every_row_can_be_stored_and_loses_nothing(strict_tables: sqlite3.Connec
         assert len(notes) == len(extra)
 
 
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=120, deadline=None)
 @given(
     st.binary(max_size=40)
     | st.text(string.printable, max_size=30).map(str.encode)

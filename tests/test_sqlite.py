@@ -216,7 +216,7 @@ def test_a_set_up_that_died_half_way_is_finished_by_the_next() -> None:
                 pass
         with opened(path) as store:
             commit(store, page(1, proven=(1, 1)))
-        sql = "SELECT name FROM sqlite_master ORDER BY name"
+        sql = "SELECT name FROM sqlite_master WHERE instr(name, '_sqlite_') = 0 ORDER BY name"
         assert column(path, sql) == column(Path("whole.db"), sql)
 
 
@@ -388,18 +388,18 @@ def test_a_batch_that_breaks_anywhere_leaves_nothing(clock: Clock) -> None:
     with opened(clock=clock) as store:
         commit(store, page(1, 2, 3, 4, 5, proven=(1, 5)))
         before = dump_all(DB)
-    with death() as none:
-        with opened(clock=clock, path=DB) as store:
-            at_first = none.statements
-            with pytest.raises(ZeroDivisionError), store._transaction():
-                store._write(batch)
-                raise ZeroDivisionError
-            total = none.statements
+    with death() as none, opened(clock=clock) as store:
+        at_first = none.statements
+        store.commit(batch, IDLE)
+        total = none.statements
+    DB.unlink()
+    with opened(clock=clock) as store:
+        commit(store, page(1, 2, 3, 4, 5, proven=(1, 5)))
     assert total - at_first > 15
     for at in range(at_first + 1, total + 1):
-        with death(at, error=lambda: sqlite3.OperationalError("disk I/O error")):
-            with opened(clock=clock) as store, pytest.raises(StoreError, match="the disk failed"):
-                store.commit(batch, IDLE)
+        broken = death(at, error=lambda: sqlite3.OperationalError("disk I/O error"))
+        with broken, opened(clock=clock) as store, pytest.raises(StoreError, match="the disk failed"):
+            store.commit(batch, IDLE)
         after = dump_all(DB)
         assert {name: rows for name, rows in after.items() if name != "runs"} == {
             name: rows for name, rows in before.items() if name != "runs"
@@ -800,10 +800,8 @@ def test_a_damaged_file_is_told_in_one_line(how: str) -> None:
     whole = DB.read_bytes()
     # The first page is left, so that it still passes for a database of ours.
     DB.write_bytes(whole[:4096] + b"\xff" * (len(whole) - 4096) if how == "overwritten" else whole[: 4096 * 3])
-    with pytest.raises(StoreError) as told:
-        with opened() as store:
-            for _ in range(3):
-                commit(store, page(*range(1, 2000), proven=(1, 2000)))
+    with pytest.raises(StoreError) as told, opened() as store:
+        commit(store, page(*range(1, 2000), proven=(1, 2000)))
     assert "damaged" in str(told.value)
     assert "\n" not in str(told.value)
     with pytest.raises(StoreError):

@@ -15,6 +15,7 @@ from concurrent.futures import ThreadPoolExecutor
 import pytest
 
 from fetcher.stop import Stop, stop_on_signals
+from tests.helpers import ROOT
 
 SOON = 10.0
 
@@ -160,7 +161,12 @@ print("done", flush=True)
 
 
 def child(then: str) -> subprocess.Popen[str]:
-    return subprocess.Popen([sys.executable, "-c", CHILD.format(then=then)], stdout=subprocess.PIPE, text=True)
+    return subprocess.Popen(
+        [sys.executable, "-c", CHILD.format(then=then)],
+        env={**os.environ, "PYTHONPATH": str(ROOT)},
+        stdout=subprocess.PIPE,
+        text=True,
+    )
 
 
 def said(process: subprocess.Popen[str], word: str) -> None:

@@ -45,10 +45,10 @@ class Wrong(Exception):
 class Run:
     """What one process cost and said.
 
-    `wall` is from just before it was started until it had ended; `user` and `system` CPU seconds and `peak_rss` (bytes)
-    are the kernel's account of the process and the children it waited for (a peak of 0 = not known); `samples` are (seconds since the start,
-    resident bytes); `lines` of stdout come with the seconds since the start at which they were read; `began` is Unix
-    time.
+    `wall` is from just before it was started until it had ended; `user` and `system` CPU seconds and `peak_rss` (bytes,
+    0 = not known) are the kernel's account of the process and the children it waited for; `samples` are (seconds since
+    the start, resident bytes); `lines` of stdout come with the seconds since the start at which they were read; `began`
+    is Unix time.
     """
 
     wall: float
@@ -180,7 +180,7 @@ def _resident(pid: int) -> int:
 
 
 def _peak(reported: int, samples: Sequence[tuple[float, int]]) -> int:
-    """The peak that the kernel reports; 0 where it cannot be told, a child's counting its parent's size when it began."""
+    """The peak that the kernel reports, 0 where it cannot be told: a child's is at least its parent's as it began."""
     own = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
     return reported if reported > own else max((size for _, size in samples), default=0)
 
@@ -269,10 +269,8 @@ class Spread:
 
     def text(self, digits: int) -> str:
         """The median, and the least and the greatest where there are several."""
-        middle = f"{self.median:,.{digits}f}"
-        if len(self.values) == 1:
-            return middle
-        return f"{middle} ({min(self.values):,.{digits}f}–{max(self.values):,.{digits}f})"
+        middle, least, greatest = (f"{each:,.{digits}f}" for each in (self.median, min(self.values), max(self.values)))
+        return middle if least == greatest else f"{middle} ({least}–{greatest})"
 
 
 @dataclass(slots=True)

@@ -2,9 +2,9 @@
 # ruff: noqa: ARG001 - every client is made alike
 """What a small GET costs in CPU, by HTTP client: `python scripts/profiling/transports.py [--quick] [--json FILE]`.
 
-One answer of 3.4 kB JSON, kept-alive connections, loopback, a server in a process of its own, each client in a fresh
-process, the cheapest of five rounds. The µs are user and system time of that process alone. The server shares the machine, so the rates are lower
-than they could be, alike for all; ratios matter, not absolutes.
+One answer of 3.3 kB JSON, kept-alive connections, loopback, a server in a process of its own, each client in a fresh
+process, the cheapest of five rounds. The µs are user and system time of the client's process alone. The server shares
+the machine, so the rates are lower than they could be, alike for all; ratios matter, not absolutes.
 """
 
 from __future__ import annotations
