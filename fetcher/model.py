@@ -78,7 +78,8 @@ class Walk:
     """A listing in progress over one hole of the coverage.
 
     `hole` is what is left to prove. With `head` the hole reaches up to the newest item there is, whatever that is by
-    now: `hole.hi` is then only the newest key known when the walk was planned. `started` is false until its first page.
+    now: `hole.hi` is then only the newest key known when the walk was planned. `started` is false until its first page;
+    `proves` is false once it has come to where items may still appear: from there on it lists and proves nothing.
     """
 
     hole: Interval
@@ -86,6 +87,7 @@ class Walk:
     order: Order = "newest"
     head: bool = False
     started: bool = False
+    proves: bool = True
 
     def after(self, **changes: Any) -> Walk:
         """The walk that goes on from here."""

@@ -11,6 +11,7 @@ import sqlite3
 import sys
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import closing
+from functools import cache
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from types import NoneType
@@ -35,7 +36,8 @@ WIDTH = 100
 MADE = "<!-- Made from the code by scripts/reference.py: change the code, then run it. -->\n\n"
 
 
-def files() -> dict[str, str]:
+@cache
+def files() -> Mapping[str, str]:
     """Every file that is made from the code: its path below the project's folder, and its text."""
     return {
         "docs/reference/settings.md": MADE + settings_page(),

@@ -57,7 +57,7 @@ def test_a_query_of_the_readme_finds_something(
 ) -> None:
     monkeypatch.chdir(demo.parent)
     sqlite_utils.main(shlex.split(command)[1:], prog_name="sqlite-utils", standalone_mode=False)
-    head, line, *rows = capsys.readouterr().out.splitlines()
+    _, line, *rows = capsys.readouterr().out.splitlines()
     assert set(line) == {"-", " "}
     assert len(rows) >= 5
 
@@ -157,7 +157,8 @@ def test_what_is_wrong_in_a_page_is_said(text: str, said: str) -> None:
     [
         "See [this](README.md#exit-codes), [that](https://pr0gramm.com/nothing) and `[no](link.md)`.",
         "```sh\nfetcher fetch x.db --limit 5 && fetcher status --json\n```",
-        "`fetcher --version`, `fetcher fetch SOURCE DB`, `--dry-run`, `sqlite-utils query --csv`, `journalctl -u fetcher -f`",
+        "`fetcher --version`, `fetcher fetch SOURCE DB`, `--dry-run`, `sqlite-utils query --csv`",
+        "`journalctl -u fetcher -f`",
         "```python\nfrom fetcher import fetch\n```",
         "The fetcher works.",
     ],

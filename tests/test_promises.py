@@ -137,7 +137,6 @@ def test_an_item_that_appears_late_among_young_ones_is_found_by_the_next_run(
     assert simulator.requests["info"] == before + 1, "what was young has its details already"
 
 
-@pytest.mark.xfail(strict=True, reason="a page further up proves the gap between its start and its first young item")
 def test_walking_up_nothing_above_a_young_item_is_proven(db: Path, simulate: Simulate) -> None:
     world = World(seed=3, items=250)
     young = world.arrive(60)

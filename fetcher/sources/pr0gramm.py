@@ -166,8 +166,9 @@ class Pr0gramm:
         return Page(
             rows=kept,
             scopes=walk.scopes,
-            proven=proven if proven.size else None,
-            next=walk.after(hole=rest) if goes_on else None,
+            proven=proven if proven.size and walk.proves else None,
+            # What lies above young items is proven by no later page of a walk that goes up.
+            next=walk.after(hole=rest, proves=walk.proves and (down or not young)) if goes_on else None,
             notes=tuple(notes),
             failures=tuple(failures),
         )

@@ -16,7 +16,6 @@ APPLICATION_ID = 0x66746368
 @migrations()
 def m001_engine_tables(db: Database) -> None:
     """The tables of the first release."""
-    db.execute(f"PRAGMA application_id = {APPLICATION_ID}")
     for statement in _FIRST:
         db.execute(statement)
 

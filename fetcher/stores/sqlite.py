@@ -123,6 +123,9 @@ class SqliteStore:
         store = cls(path, source, tables, time.time)
         with explained(path):
             store._conn = connect_readonly(path)
+            if not _is_made(store._conn):
+                store.close()
+                return None
             store._refuse_other_source()
         return store
 
@@ -630,7 +633,7 @@ def source_of(path: Path) -> str:
     conn = connect_readonly(path)
     try:
         with explained(path):
-            row = conn.execute("SELECT name FROM sources").fetchone()
+            row = conn.execute("SELECT name FROM sources").fetchone() if _is_made(conn) else None
     finally:
         conn.close()
     if row is None:
@@ -638,11 +641,18 @@ def source_of(path: Path) -> str:
     return str(row[0])
 
 
+def _is_made(conn: sqlite3.Connection) -> bool:
+    """Whether its tables are there: a run that was killed at its very start may have left none."""
+    return conn.execute("SELECT 1 FROM sqlite_master WHERE name = 'sources'").fetchone() is not None
+
+
 def _connect(path: Path) -> sqlite3.Connection:
     conn = sqlite3.connect(path, timeout=BUSY_SECONDS, isolation_level=None, cached_statements=256)
     try:
-        # Refuse first, change later: a file that is not ours stays as it is.
+        # Refuse first, change later: a file that is not ours stays as it is. One that is new is marked before all
+        # else, so that whatever is made of it before a kill is known as ours.
         _refuse_foreign(conn, path)
+        conn.execute(f"PRAGMA application_id = {APPLICATION_ID}")
         for pragma in (
             "journal_mode = WAL",
             "synchronous = FULL",
