@@ -9,7 +9,7 @@ from fetcher.errors import (
     RemoteError,
     StoreError,
 )
-from fetcher.mirror import fetch, preview
+from fetcher.mirror import Preview, fetch, preview
 from fetcher.model import Committed, Progress, Start, Summary
 from fetcher.stop import Stop, stop_on_signals
 
@@ -19,6 +19,7 @@ __all__ = [
     "FetcherError",
     "Interrupted",
     "LoginError",
+    "Preview",
     "Progress",
     "RemoteError",
     "Start",

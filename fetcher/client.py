@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -25,6 +26,9 @@ MOST_EVIDENCE = 64 * 1024
 """Bytes of a failed answer's body that are kept."""
 
 MOST_REDIRECTS = 5
+
+_COOKIE = re.compile(r"[!-:<-~]*\Z")
+"""What a cookie's value may hold: printable ASCII without space and `;`, as browsers take it."""
 
 Judge = Callable[[int, Any], Outcome | None]
 """What a source makes of a JSON answer: (status, decoded body) → its outcome, or None to leave it to HTTP's rules."""
@@ -60,18 +64,17 @@ class Client:
         judge: Judge | None = None,
         session: requests.Session | None = None,
     ) -> None:
-        parts = urlsplit(base_url)
-        if parts.scheme not in ("http", "https") or not parts.hostname:
-            raise ConfigurationError(f"API_BASE_URL is no http(s) address: {base_url}")
-        if parts.username or parts.password or parts.query or parts.fragment:
-            # It is written into the database and shown, where no secret may go.
-            raise ConfigurationError("API_BASE_URL may hold no user, password, query or fragment")
+        self._origin = _checked_origin(base_url)
+        for name, secret in (cookies or {}).items():
+            if not _COOKIE.match(secret.get_secret_value()):
+                raise ConfigurationError(f"{name.upper()} holds characters that no cookie can have")
+        if not (user_agent.isascii() and user_agent.isprintable()):
+            raise ConfigurationError("USER_AGENT may hold printable ASCII characters only")
         self.base_url = base_url.rstrip("/")
         self.governor = governor
         self.stop = stop
         self._timeout = timeout
         self._judge = judge
-        self._origin = _origin(base_url)
         self._session = session or _lean_session()
         self._adapter: BaseAdapter = self._session.get_adapter(self.base_url)
         # Preparing a request and reading the environment cost more than the request itself: once is enough.
@@ -131,13 +134,8 @@ class Client:
                 self.governor.abandon(ticket)
                 raise
             else:
-                if response.status_code in (301, 302, 303, 307, 308) and "location" in response.headers:
-                    target = requests.compat.urljoin(url, response.headers["location"])
-                    if _origin(target) == self._origin:
-                        self.governor.leave(ticket, Outcome.OK)
-                        return target
-                judged = judge(response, self._judge)
-                if isinstance(judged, Answer):
+                judged = self._judged(url, response)
+                if not isinstance(judged, RequestFailed):
                     self.governor.leave(ticket, Outcome.OK)
                     return judged
                 failed = judged
@@ -146,6 +144,16 @@ class Client:
             ticket, failed.outcome, status=failed.status, retry_after=failed.retry_after
         )
         raise failed
+
+    def _judged(self, url: str, response: requests.Response) -> Answer | RequestFailed | str:
+        if response.status_code in (301, 302, 303, 307, 308) and "location" in response.headers:
+            try:
+                target = requests.compat.urljoin(url, response.headers["location"])
+                if _origin(target) == self._origin:
+                    return target
+            except ValueError:
+                pass  # An address that is none is not followed either.
+        return judge(response, self._judge)
 
     def _send(self, url: str) -> requests.Response:
         request = requests.PreparedRequest()
@@ -175,8 +183,22 @@ def _lean_session() -> requests.Session:
 
 
 def _origin(url: str) -> tuple[str, str | None, int | None]:
+    """What two addresses of one host share. Raises ValueError when `url` is no address."""
     parts = urlsplit(url)
     return parts.scheme, parts.hostname, parts.port
+
+
+def _checked_origin(base_url: str) -> tuple[str, str | None, int | None]:
+    try:
+        origin, parts = _origin(base_url), urlsplit(base_url)
+    except ValueError:
+        origin, parts = ("", None, None), urlsplit("")
+    if origin[0] not in ("http", "https") or not origin[1]:
+        raise ConfigurationError(f"API_BASE_URL is no http(s) address: {base_url}")
+    if parts.username or parts.password or parts.query or parts.fragment:
+        # It is written into the database and shown, where no secret may go.
+        raise ConfigurationError("API_BASE_URL may hold no user, password, query or fragment")
+    return origin
 
 
 def judge(response: requests.Response, of_source: Judge | None = None) -> Answer | RequestFailed:

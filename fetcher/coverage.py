@@ -12,7 +12,7 @@ def missing(universe: Interval, covered: Iterable[Interval]) -> list[Interval]:
     """The parts of `universe` that no interval of `covered` holds, ascending."""
     holes = []
     lo = universe.lo
-    for interval in sorted(covered, key=lambda each: each.lo):
+    for interval in sorted((each for each in covered if each.size), key=lambda each: each.lo):
         if interval.lo > lo:
             hole = Interval(lo, min(interval.lo - 1, universe.hi))
             if hole.size:

@@ -136,7 +136,7 @@ class _Listing:
 
 
 _About = _Listing | tuple[Key, ...]
-"""What a call was made for: the next page of a listing, or the details of keys."""
+"""What a call was made for: the next page of a listing, the details of keys, or (no keys) to ask for the list head."""
 
 
 @dataclass(slots=True)
@@ -212,6 +212,7 @@ class Engine:
         self._done: SimpleQueue[tuple[_About, Any] | None] = SimpleQueue()
         self._fetching = 0
         self._claimed: dict[Key, Work] = {}
+        self._denied: list[tuple[Key, RequestFailed]] = []
         self._walks: deque[Walk] = deque()
         self._listings: list[_Listing] = []
         self._open = _Open()
@@ -263,18 +264,17 @@ class Engine:
             raise
 
     def _survey(self) -> None:
-        walks, start, self._density = survey(self._source, self._store, self._plan, self._ask(self._source.universe))
+        walks, start, self._density = survey(self._source, self._store, self._plan, self._first_answer())
         self._walks.extend(walks)
         self._queued = start.queued
         self._paces.append((self._stop.now(), 0))
         self._on_start(start)
 
-    def _ask(self, call: Callable[[], Interval]) -> Interval:
-        """The first answer of the run, waited for at most FIRST_ANSWER_SECONDS."""
+    def _first_answer(self) -> Interval:
+        """The universe, waited for at most FIRST_ANSWER_SECONDS."""
         attempts = 0
         while True:
-            self._fetching += 1
-            self._lists.send((), call)
+            self._ask_head()
             answer = self._done.get()
             if answer is None:
                 raise Stopped("stopped before the first answer")
@@ -401,11 +401,36 @@ class Engine:
             elif result is GONE or (isinstance(result, RequestFailed) and result.outcome is Outcome.GONE):
                 batch.gone.append(key)
             elif isinstance(result, RequestFailed):
-                self._detail_failed(key, result)
+                if result.outcome is Outcome.DENIED:
+                    self._suspect(key, result)
+                else:
+                    self._detail_failed(key, result)
             elif isinstance(result, Stopped):
                 del self._claimed[key]
             else:
                 raise result  # type: ignore[misc]
+
+    def _suspect(self, key: Key, error: RequestFailed) -> None:
+        """An item is denied: is it this item alone, or is the login gone? The list head tells."""
+        self._denied.append((key, error))
+        if len(self._denied) == 1:
+            self._ask_head()
+
+    def _ask_head(self) -> None:
+        self._fetching += 1
+        self._lists.send((), self._source.universe)
+
+    def _head_answered(self, result: Any) -> None:
+        if isinstance(result, RequestFailed) and result.outcome is Outcome.LIMITED:
+            self._ask_head()
+            return
+        if isinstance(result, RequestFailed) and result.outcome is Outcome.DENIED:
+            raise _login_needed(result)
+        denied, self._denied = self._denied, []
+        self._add(self._stop.now())
+        for key, error in denied:
+            # Without a word from the head the items are due again later, like after any answer that did not come.
+            self._detail_failed(key, result if isinstance(result, RequestFailed) else error)
 
     def _detail_failed(self, key: Key, error: RequestFailed) -> None:
         if error.outcome is Outcome.LIMITED:
@@ -481,6 +506,9 @@ class Engine:
                 self._listed(about, result)
         else:
             self._fetching -= 1
+            if not about:
+                self._head_answered(result)
+                return
             if isinstance(result, BaseException):
                 raise result
             self._fetched(about, result)
@@ -533,8 +561,7 @@ class Engine:
     def _progress(self) -> Progress:
         now = self._stop.now()
         traffic = self._governor.traffic()
-        unlisted = sum(walk.hole.size for walk in self._walks) + sum(each.walk.hole.size for each in self._listings)
-        left = self._queued + round(unlisted * self._density)
+        left = self._left()
         limit_left = self._limit_left()
         if limit_left is not None:
             left = min(left, limit_left)
@@ -553,6 +580,12 @@ class Engine:
             listing=bool(self._walks or self._listings),
         )
 
+    def _left(self) -> int:
+        """How many items are still to fetch, an estimate while listing goes on."""
+        unlisted = sum(walk.hole.size for walk in self._walks) + sum(each.walk.hole.size for each in self._listings)
+        listed = sum(len(page.rows) for page in self._open.pages)
+        return self._queued + listed + round(unlisted * self._density)
+
     # --- ending ---------------------------------------------------------------------------------
 
     def _complete(self) -> Summary:
@@ -565,7 +598,7 @@ class Engine:
         progress = self._progress()
         self._store.update_run(RunState(progress, ended, message))
         self._on_progress(progress)
-        return Summary(progress.counts, progress.seconds, ended, self._store.counts().parked, progress.left)
+        return Summary(progress.counts, progress.seconds, ended, self._store.counts().parked, self._left())
 
     def _interrupted(self) -> Interrupted:
         """End early: all sleepers are awake by now; take what is finished, commit it."""

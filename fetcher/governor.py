@@ -145,7 +145,8 @@ class Governor:
             return
         if ticket.probe:
             self._cool_down = min(self._cool_down * 2, self._max_pause)
-        seconds = min(retry_after, self._max_pause) if retry_after is not None else self._cool_down
+        # "Now" and dates that our clock has passed already are no answer to when.
+        seconds = min(retry_after, self._max_pause) if retry_after else self._cool_down
         if not self._shut or ticket.probe:
             self._paused_at = now
             self._paused_until = now + seconds

@@ -16,6 +16,7 @@ from fetcher.model import Column, Outcome, Row, Table
 
 MOST = 2**63 - 1
 _INTEGER = re.compile(r"-?[0-9]{1,19}\Z")
+_REAL = re.compile(r"-?[0-9]+(\.[0-9]+)?([eE][-+]?[0-9]+)?\Z")
 _MISSING = object()
 
 
@@ -34,7 +35,8 @@ def storable_text(text: str) -> bool:
     return True
 
 
-def _integer(value: Any) -> int:
+def integer(value: Any) -> int:
+    """A whole number of 64 bits, given as one or as its text; raises Unusable for anything else."""
     if type(value) is str and _INTEGER.match(value):
         value = int(value)
     if type(value) is int and -MOST - 1 <= value <= MOST:
@@ -43,7 +45,7 @@ def _integer(value: Any) -> int:
 
 
 def _real(value: Any) -> float:
-    if type(value) in (float, int, str):
+    if type(value) in (float, int) or (type(value) is str and _REAL.match(value)):
         try:
             number = float(value)
         except (ValueError, OverflowError):
@@ -72,7 +74,7 @@ def _json(value: Any) -> str:
 
 
 _CONVERT: Mapping[str, Callable[[Any], Any]] = {
-    "integer": _integer,
+    "integer": integer,
     "real": _real,
     "text": _text,
     "boolean": _boolean,

@@ -342,7 +342,6 @@ def test_a_redirect_to_another_host_is_not_followed(
     assert len(mocked.calls) == 1
 
 
-@pytest.mark.xfail(strict=True, reason="an address that cannot be parsed raises ValueError past the governor")
 @pytest.mark.parametrize("location", ["http://[", "http://api.test:99999/", "http://api.test:port/"])
 def test_a_redirect_to_nonsense_is_a_failure_of_its_item_only(mocked: responses.RequestsMock, location: str) -> None:
     governor = Tally()
@@ -467,7 +466,6 @@ def test_what_is_no_web_address_is_a_wrong_setting(governor: Tally, address: str
         Client(address, governor, Stop(), user_agent="tests")
 
 
-@pytest.mark.xfail(strict=True, reason="urlsplit's ValueError escapes")
 @pytest.mark.parametrize("address", ["http://[", "http://api.test:99999", "http://api.test:port"])
 def test_an_address_that_cannot_be_parsed_is_a_wrong_setting(governor: Tally, address: str) -> None:
     with pytest.raises(ConfigurationError):
@@ -489,7 +487,6 @@ def test_a_user_agent_that_cannot_be_sent_is_a_wrong_setting(governor: Tally, na
         client_of(governor, user_agent=name)
 
 
-@pytest.mark.xfail(strict=True, reason="it is noticed while sending only, and tried again for 60 s as unavailable")
 @pytest.mark.parametrize("value", ["secret\nvalue", "secret\r\nX-Other: 1", "secret\u20ac", "secret\0"])
 def test_a_cookie_that_cannot_be_sent_is_a_wrong_setting(governor: Tally, value: str) -> None:
     with pytest.raises(ConfigurationError) as refused:

@@ -498,7 +498,7 @@ def test_the_command_ends_with_3_when_an_item_failed_for_good(
     done = run(simulate(world, faults=faults), db)
     assert done.returncode == 3, done.stderr
     assert "1 failed" in done.stdout
-    assert "fetcher status" in done.stdout
+    assert "the table `failures` says why" in done.stdout
 
 
 def test_a_listed_item_that_cannot_be_used_is_a_failure_alone_and_used_once_it_can(

@@ -200,7 +200,6 @@ def test_a_column_that_a_newer_release_declares_is_added() -> None:
     assert one(DB, "SELECT strict FROM pragma_table_list WHERE name = 'things'") == 1
 
 
-@pytest.mark.xfail(strict=True, reason="killed before it is marked as ours, it is taken for somebody else's for ever")
 def test_a_set_up_that_died_half_way_is_finished_by_the_next() -> None:
     with opened(Path("whole.db")):
         pass
@@ -328,7 +327,6 @@ def test_a_listed_item_that_cannot_be_used_is_parked_until_it_can(store: SqliteS
     assert one(DB, "SELECT count(*) FROM failures") == 0
 
 
-@pytest.mark.xfail(strict=True, reason="only usable items count as listed: a stored one that comes broken is unlisted")
 def test_an_item_that_was_listed_but_cannot_be_used_is_not_unlisted(store: SqliteStore) -> None:
     commit(store, page(5, 4, proven=(1, 5)))
     broken = replace(failed(4, None, stage="item"), outcome=Outcome.MALFORMED)
@@ -419,7 +417,6 @@ def test_a_full_disk_is_told_and_costs_nothing_that_was_stored(store: SqliteStor
     assert dump(DB) == before
 
 
-@pytest.mark.xfail(strict=True, reason="what is parked is counted whether there was such work or not")
 def test_the_failure_of_work_that_somebody_cancelled_meanwhile_is_not_counted(store: SqliteStore) -> None:
     commit(store, page(5))
     store._conn.execute("DELETE FROM work")

@@ -13,6 +13,7 @@ import subprocess
 import sys
 import threading
 import time
+import tracemalloc
 import warnings
 import zlib
 from collections.abc import Callable, Iterator
@@ -38,6 +39,7 @@ from requests.exceptions import (
 from urllib3.exceptions import InsecureRequestWarning
 
 from fetcher.transport import Aborted, BodyTooLarge, LeanAdapter, StaleConnection, adapter, http1
+from fetcher.transport.connection import Connection
 from tests.hostile_server import TLS, HostileServer, Visit
 
 OK = b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok"
@@ -307,6 +309,17 @@ def test_a_zip_bomb_stops_early(lean: LeanAdapter, encoding: bytes, stock: bool)
         lean.close()
 
 
+def test_a_bomb_is_never_unpacked_to_its_full_size() -> None:
+    bomb = gzip.compress(bytes(20_000_000), 1)
+    tracemalloc.start()
+    try:
+        with pytest.raises(http1.TooLarge):
+            http1.decode(bomb, ("gzip",), 100_000)
+        assert tracemalloc.get_traced_memory()[1] < 2_000_000
+    finally:
+        tracemalloc.stop()
+
+
 def test_a_bomb_of_many_members_stops_too(lean: LeanAdapter) -> None:
     member = gzip.compress(bytes(100_000))
     with pytest.raises(BodyTooLarge):
@@ -503,6 +516,58 @@ def test_the_deadline_holds_whatever_the_server_drips(lean: LeanAdapter, answer:
         lean.close()
 
 
+@pytest.mark.parametrize("answer", DRIPS.values(), ids=DRIPS)
+def test_the_deadline_holds_with_tls(lean: LeanAdapter, no_stock: None, answer: Any) -> None:
+    with HostileServer(answer, tls=True) as server:
+        request = prepared(server.url)
+        assert 0.25 <= took(lambda: lean.send(request, timeout=0.3, verify=CA), ReadTimeout) < 0.8
+        lean.close()
+
+
+def test_a_tls_record_that_drips_is_cut_at_the_deadline(lean: LeanAdapter, no_stock: None) -> None:
+    """Between the client and a good server something passes on one byte of the answer at a time."""
+
+    def copy(source: socket.socket, target: socket.socket, server: HostileServer, slowly: threading.Event) -> None:
+        with contextlib.suppress(OSError):
+            while data := source.recv(65536):
+                while slowly.is_set() and data and not server.over.wait(0.02):
+                    target.sendall(data[:1])
+                    data = data[1:]
+                target.sendall(data)
+
+    slowly = threading.Event()
+
+    def answer(visit: Visit) -> None:
+        if visit.number == 1:
+            slowly.set()
+        visit.reply(b"x" * 1000)
+
+    with HostileServer(answer, tls=True) as server, socket.create_server(("127.0.0.1", 0)) as listener:
+        url = f"https://127.0.0.1:{listener.getsockname()[1]}/"
+        thread, errors = run(lambda: [lean.send(prepared(url), timeout=t, verify=CA) for t in (5, 0.4)])
+        near, _ = listener.accept()
+        with near, socket.create_connection(("127.0.0.1", server.port)) as far:
+            up, _ = run(lambda: copy(near, far, server, threading.Event()))
+            down, _ = run(lambda: copy(far, near, server, slowly))
+            thread.join(1.5)
+            assert not thread.is_alive()
+            server.over.set()
+            for sock in (near, far):
+                with contextlib.suppress(OSError):
+                    sock.shutdown(socket.SHUT_RDWR)
+            up.join(5)
+            down.join(5)
+        assert [type(error) for error in errors] == [ReadTimeout]
+
+
+def test_a_large_body_comes_through_tls(lean: LeanAdapter, no_stock: None) -> None:
+    body = os.urandom(900_000)
+    with HostileServer(lambda visit: visit.reply(body), tls=True) as server:
+        for _ in range(2):
+            assert lean.send(prepared(server.url, X="y" * 50_000), timeout=5, verify=CA).content == body
+        lean.close()
+
+
 def test_an_endless_fast_body_is_cut_at_the_deadline_too() -> None:
     def endless(visit: Visit) -> None:
         visit.send(C)
@@ -511,6 +576,29 @@ def test_an_endless_fast_body_is_cut_at_the_deadline_too() -> None:
 
     with HostileServer(endless) as server, contextlib.closing(LeanAdapter(max_body=10**12)) as lean:
         assert took(lambda: lean.send(prepared(server.url), timeout=0.2), ReadTimeout) < 0.8
+
+
+def test_a_hang_after_a_late_first_piece_is_cut_at_the_deadline_not_a_timeout_later(lean: LeanAdapter) -> None:
+    def answer(visit: Visit) -> None:
+        visit.pause(0.5)
+        visit.send(H)
+        visit.pause()
+
+    with HostileServer(answer) as server:
+        assert 0.65 <= took(lambda: lean.send(prepared(server.url), timeout=0.7), ReadTimeout) < 1.1
+        lean.close()
+
+
+def test_resolving_the_name_does_not_count(lean: LeanAdapter, monkeypatch: pytest.MonkeyPatch) -> None:
+    with HostileServer(OK) as server:
+
+        def slow(*args: Any, **kwargs: Any) -> Any:
+            threading.Event().wait(0.4)
+            return [(socket.AF_INET, socket.SOCK_STREAM, 0, "", ("127.0.0.1", server.port))]
+
+        monkeypatch.setattr(socket, "getaddrinfo", slow)
+        assert lean.send(prepared("http://slow.example/"), timeout=0.3).content == b"ok"
+        lean.close()
 
 
 def test_of_a_pair_the_sum_bounds_the_whole(lean: LeanAdapter) -> None:
@@ -660,6 +748,26 @@ def test_close_leaves_an_adapter_that_can_be_used(lean: LeanAdapter) -> None:
         lean.close()
 
 
+def test_close_during_a_transfer_closes_its_connection_afterwards(lean: LeanAdapter, no_stock: None) -> None:
+    go = threading.Event()
+
+    def answer(visit: Visit) -> None:
+        visit.server.waiting.set()
+        assert go.wait(5)
+        visit.reply(b"ok")
+
+    with HostileServer(answer) as server:
+        thread, errors = run(lambda: lean.send(prepared(server.url), timeout=5))
+        assert server.waiting.wait(5)
+        lean.close()
+        go.set()
+        thread.join(5)
+        assert not errors
+        lean.send(prepared(server.url), timeout=5)
+        assert server.connections == 2
+        lean.close()
+
+
 def test_fifty_threads_get_their_own_answers_over_fifty_connections(lean: LeanAdapter, no_stock: None) -> None:
     def answer(visit: Visit) -> None:
         body = visit.target.encode() * 20
@@ -752,6 +860,23 @@ def test_abort_ends_connecting() -> None:
         thread.join(5)
         assert time.monotonic() - began < 0.5
         assert [type(error) for error in errors] == [Aborted]
+
+
+def test_a_stop_just_before_connecting_is_not_lost(monkeypatch: pytest.MonkeyPatch) -> None:
+    connection = Connection()
+
+    class Late(socket.socket):
+        def connect_ex(self, address: Any) -> int:
+            connection.stop()  # There is nothing to shut down yet.
+            return super().connect_ex(address)
+
+    with deaf_port() as port:
+        monkeypatch.setattr(socket, "socket", Late)
+        began = time.monotonic()
+        with pytest.raises(ConnectionAbortedError):
+            connection.open([(socket.AF_INET, socket.SOCK_STREAM, 0, "", ("127.0.0.1", port))], began + 5)
+        assert time.monotonic() - began < 0.5
+        monkeypatch.undo()
 
 
 def test_abort_ends_a_tls_handshake() -> None:
@@ -958,7 +1083,7 @@ def test_a_proxy_is_used_by_the_stock_adapter(session: requests.Session) -> None
 
 def test_other_methods_bodies_and_streams_go_to_the_stock_adapter(session: requests.Session) -> None:
     def answer(visit: Visit) -> bool:
-        visit.reply(visit.head.split(b" ")[0] if not visit.head.startswith(b"HEAD") else b"")
+        visit.reply(visit.head.split(b" ")[0] if not visit.head.startswith(b"HEAD") else b"", b"Connection: close")
         return False
 
     with HostileServer(answer) as server:

@@ -29,7 +29,7 @@ Exit codes:
 
 
 class _Lazy(click.Group):
-    """Imports a command when it is called: `fetcher --help` need not load an HTTP client."""
+    """Imports a command's modules when it is asked for."""
 
     def list_commands(self, ctx: click.Context) -> list[str]:  # noqa: ARG002 - click's own signature
         return list(COMMANDS)

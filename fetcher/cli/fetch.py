@@ -12,7 +12,7 @@ import click
 from pydantic_settings import BaseSettings
 
 from fetcher.cli import EXIT_CODES
-from fetcher.cli.report import Reporter, duration, size, start_logging
+from fetcher.cli.report import Reporter, duration, size, start_lines, start_logging
 from fetcher.errors import Interrupted
 from fetcher.mirror import Preview, preview
 from fetcher.mirror import fetch as run
@@ -30,13 +30,14 @@ def _models() -> list[type[BaseSettings]]:
 def _setting_options(command: F) -> F:
     """Give `command` an option for each setting that has one, ours and each source's; the model checks the values."""
     seen: set[str] = set()
-    for model in _models():
-        for name, field, option in options_of(model):
+    # Decorators stack up from below, and --help shows the last one first.
+    for model in reversed(_models()):
+        for name, field, option in reversed(list(options_of(model))):
             if option in seen:
                 continue
             seen.add(option)
-            default = "" if field.default is None else f"  [{name.upper()}, default {field.default}]"
-            text = f"{field.description}{default or f'  [{name.upper()}]'}"
+            default = "" if field.default is None else f", default {str(field.default).lower()}"
+            text = f"{field.description}  [{name.upper()}{default}]"
             if field.annotation is bool:
                 command = click.option(option, name, is_flag=True, default=None, help=text)(command)
             else:
@@ -49,11 +50,19 @@ def _setting_options(command: F) -> F:
 @_setting_options
 @click.option("--limit", type=click.IntRange(min=1), metavar="N", help="end once N items' details are committed")
 @click.option(
-    "--order", type=click.Choice(["newest", "oldest"]), default="newest", help="direction of listing and fetching"
+    "--order",
+    type=click.Choice(["newest", "oldest"]),
+    default="newest",
+    show_default=True,
+    help="direction of listing and fetching",
 )
 @click.option("--dry-run", is_flag=True, help="say what would be done: ranges, requests, time, disk; write nothing")
 @click.option(
-    "--log-format", type=click.Choice(["text", "json"]), default="text", help="progress and log as JSON lines on stdout"
+    "--log-format",
+    type=click.Choice(["text", "json"]),
+    default="text",
+    show_default=True,
+    help="progress and log as JSON lines on stdout",
 )
 @click.option("-v", "--verbose", count=True, help="one line per retry and failure; -vv says more")
 def fetch(
@@ -79,7 +88,7 @@ def fetch(
         log.warning("%s: %s is no setting; it is ignored", ENV_FILE, key)
     given = {name: value for name, value in given.items() if value is not None}
     if dry_run:
-        _show(preview(source, db, limit=limit, order=order, **given), settings)
+        _show(preview(source, db, limit=limit, order=order, **given), settings, order)
         return 0
     with Reporter(settings, order=order, db=db or settings.db_path, json_lines=json_lines) as reporter:
         stop = Stop()
@@ -116,13 +125,10 @@ def _same_command() -> str:
     return shlex.join(["fetcher", *sys.argv[1:]])
 
 
-def _show(found: Preview, settings: Settings) -> None:
-    start = found.start
-    if start.newest is None:
-        click.echo("Nothing new to list.")
-    else:
-        click.echo(f"To list: ids {start.newest} down to {start.oldest}, in {start.holes:,} range(s)")
-    click.echo(f"Queued from before: {start.queued:,} items")
+def _show(found: Preview, settings: Settings, order: str) -> None:
+    for line in start_lines(found.start, settings, order):
+        click.echo(line)
+    click.echo(f"Ranges to list: {found.start.holes:,}")
     click.echo(f"Requests: ~{found.requests:,}")
     ceiling = settings.max_requests_per_second
     pace = f"at {ceiling:g} requests/s" if ceiling else "by the delay between list pages alone, no ceiling is set"

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import logging
+import shlex
 import sys
 import time
 from dataclasses import asdict
@@ -131,7 +132,7 @@ class Reporter:
             facts = asdict(summary)
             json_line("end", **facts.pop("counts"), **facts)
             return
-        for line in summary_lines(summary, self._db):
+        for line in summary_lines(summary, self._db, self._settings.start_from):
             click.echo(line)
 
 
@@ -168,22 +169,32 @@ def state_words(progress: Progress) -> str:
     return ", ".join(words)
 
 
-def summary_lines(summary: Summary, db: Path) -> list[str]:
+def counted(number: int, thing: str) -> str:
+    """A number of things, as people write it."""
+    return f"{number:,} {thing}{'' if number == 1 else 's'}"
+
+
+def summary_lines(summary: Summary, db: Path, start_from: int | None = None) -> list[str]:
     """The lines that a run ends with."""
     counts = summary.counts
     pace = f" ({counts.stored / summary.seconds:,.1f}/s)" if summary.seconds else ""
     lines = [
-        f"Stored {counts.stored:,} items in {duration(summary.seconds)}{pace};"
+        f"Stored {counted(counts.stored, 'item')} in {duration(summary.seconds)}{pace};"
         f" {counts.gone:,} gone, {counts.failed:,} failed",
-        f"Listed {counts.listed:,} items on {counts.pages:,} pages, {counts.new:,} of them new",
+        f"Listed {counted(counts.listed, 'item')} on {counted(counts.pages, 'page')}, {counts.new:,} of them new",
         f"Requests: {counts.requests:,}; retries: {counts.retries:,}; refused (429): {counts.limited:,}",
     ]
-    if summary.ended == "complete" and summary.parked:
-        lines.append(f"{summary.parked:,} items failed for good: `fetcher status {db}` says why")
-    elif summary.ended == "complete":
-        lines.append(f"{db} is complete; run again to bring it up to date. Look into it: sqlite3 {db}")
-    elif summary.ended == "limit reached":
+    if summary.ended == "limit reached":
         lines.append(f"The limit is reached, ~{summary.left:,} items are left: run again without it to go on")
+    elif summary.ended == "complete" and summary.parked:
+        lines.append(f"{counted(summary.parked, 'item')} failed for good: the table `failures` says why")
+    elif summary.ended == "complete" and start_from is not None:
+        lines.append(
+            f"This run was bound by START_FROM {start_from}, there it is complete: run without it for the rest"
+        )
+    elif summary.ended == "complete":
+        quoted = shlex.quote(str(db))
+        lines.append(f"{db} is complete; run again to bring it up to date. Look into it: sqlite3 {quoted}")
     return lines
 
 

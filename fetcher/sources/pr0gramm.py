@@ -24,7 +24,7 @@ from fetcher.model import (
     Table,
     Walk,
 )
-from fetcher.rows import RowBuilder, malformed
+from fetcher.rows import RowBuilder, Unusable, integer, malformed
 from fetcher.settings import SourceOptions, option
 
 YOUNG_SECONDS = 600
@@ -153,7 +153,10 @@ class Pr0gramm:
         rows, failures = self._item_rows(answer, notes)
         at_end = answer.data.get("atEnd" if down else "atStart") is True
         keys = [*(row[0] for row in rows), *(_id(each) for each in failures)]
-        proven, rest = _proven_down(walk, keys, at_end, from_top) if down else _proven_up(walk, keys, at_end)
+        try:
+            proven, rest = _proven_down(walk, keys, at_end, from_top) if down else _proven_up(walk, keys, at_end)
+        except RequestFailed as error:
+            raise _with_body(error, answer) from None
         kept = tuple(row for row in rows if row[0] in proven)
         failures = [each for each in failures if each.key in proven]
         goes_on = not at_end and (rest.size > 0 or (walk.head and not down))
@@ -199,13 +202,19 @@ class Pr0gramm:
         for each in data["items"]:
             try:
                 row = self._items.row(each, notes)
-                rows[row[0]] = row
             except RequestFailed as error:
-                key = each.get("id") if isinstance(each, dict) else None
-                if type(key) is not int or not 0 < key < 2**63:
+                try:
+                    key = integer(each["id"])
+                except (TypeError, KeyError, Unusable):
                     raise _with_body(error, answer) from None
                 body = answer.body[:MOST_EVIDENCE]
                 failures.append(Failure("item", key, Outcome.MALFORMED, str(error), answer.status, body))
+            else:
+                rows[row[0]] = row
+        impossible = [key for key in (*rows, *map(_id, failures)) if key < 1]
+        if impossible:
+            # Ids begin at 1: taken for an item, it would prove everything above it.
+            raise _with_body(malformed(f"a page with an item of the id {impossible[0]}"), answer)
         return list(rows.values()), failures
 
 

@@ -89,6 +89,7 @@ def overview(path: Path, tables: Sequence[Table], *, runs: int = 5) -> Overview:
             coverage = conn.execute(
                 "SELECT scope, lo, hi, items, walked_at FROM coverage WHERE sweep = ? ORDER BY scope, lo DESC", [sweep]
             ).fetchall()
+            (pages,), (page_size,) = (conn.execute(f"PRAGMA page_{what}").fetchone() for what in ("count", "size"))
             rows = conn.execute(f"SELECT {_RUN} FROM runs ORDER BY id DESC LIMIT ?", [runs]).fetchall()
     finally:
         conn.close()
@@ -107,7 +108,7 @@ def overview(path: Path, tables: Sequence[Table], *, runs: int = 5) -> Overview:
         sweep_open=ended is None,
         coverage=tuple(Covered(*row) for row in coverage),
         runs=tuple(RunRow(*row) for row in rows),
-        bytes=sum(file.stat().st_size for file in (path, Path(f"{path}-wal")) if file.exists()),
+        bytes=pages * page_size,
     )
 
 

@@ -108,7 +108,6 @@ class SqliteStore:
         try:
             with explained(path):
                 store._conn = _connect(path)
-                _refuse_foreign(store._conn, path)
                 store._prepare(base_url, tables, warn)
         except BaseException:
             store.close()
@@ -118,16 +117,20 @@ class SqliteStore:
     @classmethod
     def peek(cls, path: Path, source: str, tables: Sequence[Table]) -> SqliteStore | None:
         """The mirror of `source`, open read-only and without its lock; None where there is no such file yet."""
-        if not path.exists():
+        if not path.exists() or not path.stat().st_size:
             return None
         store = cls(path, source, tables, time.time)
-        with explained(path):
-            store._conn = connect_readonly(path)
-            if not _is_made(store._conn):
-                store.close()
-                return None
-            store._refuse_other_source()
-        return store
+        try:
+            with explained(path):
+                store._conn = connect_readonly(path)
+                if _is_made(store._conn):
+                    store._refuse_other_source()
+                    return store
+        except BaseException:
+            store.close()
+            raise
+        store.close()
+        return None
 
     def close(self) -> None:
         """Close the file and let go of its lock."""
@@ -353,7 +356,7 @@ class SqliteStore:
         for failure in batch.failures:
             unparked = self._write_failure(failure, now)
             if failure.due_at is None:
-                parked += 1
+                parked += unparked
                 ended += unparked
         self._conn.execute(
             "UPDATE sources SET items = items + ?, fetched = fetched + ?, work = work + ?, parked = parked + ?"
@@ -385,9 +388,12 @@ class SqliteStore:
             else 0
         )
         parked = sum(self._park(failure, now) for failure in page.failures) - self._unpark_listed(keys)
+        again = self._unpark_older(stage, keys, sweep.started_at)
+        queued, parked = queued + again, parked - again
         if page.proven is not None:
             for scope in page.scopes:
-                self._prove(scope, page.proven, keys, sweep.number, now)
+                listed = keys.union(failure.key for failure in page.failures)
+                self._prove(scope, page.proven, listed, sweep.number, now)
         return len(keys.difference(known)), queued, parked
 
     def _unpark_listed(self, keys: set[Key]) -> int:
@@ -398,6 +404,25 @@ class SqliteStore:
         }
         self._forget_work("item", sorted(parked & keys))
         return len(parked & keys)
+
+    def _unpark_older(self, stage: str, keys: set[Key], before: int) -> int:
+        """A new sweep tries again what failed for good before it; returns how much."""
+        failed = (
+            self._conn.execute(
+                "SELECT work.key FROM work JOIN failures USING (source, stage, key)"
+                " WHERE source = ? AND stage = ? AND work.outcome IS NOT NULL AND due_at IS NULL AND failed_at < ?",
+                [self.source, stage, before],
+            )
+            if before
+            else ()
+        )
+        again = [(self.source, stage, key) for (key,) in failed if key in keys]
+        self._conn.executemany(
+            "UPDATE work SET due_at = 0, attempts = 0, outcome = NULL, error = NULL"
+            " WHERE source = ? AND stage = ? AND key = ?",
+            again,
+        )
+        return len(again)
 
     def _prove(self, scope: Scope, proven: Interval, keys: set[Key], sweep: int, now: int) -> None:
         """Mark what is stored there and was not listed again, then write the coverage, merged with what it touches."""
@@ -547,8 +572,17 @@ class SqliteStore:
 
 def _after(state: RunState, done: Committed) -> RunState:
     """The state of the run once `done` is committed."""
-    counts = state.progress.counts.plus_committed(done)
-    return replace(state, progress=replace(state.progress, counts=counts))
+    progress = state.progress
+    ended = len(done.stored) + len(done.gone) + len(done.failed)
+    return replace(
+        state,
+        progress=replace(
+            progress,
+            counts=progress.counts.plus_committed(done),
+            queued=progress.queued + done.queued - ended,
+            left=max(0, progress.left - ended),
+        ),
+    )
 
 
 def _sum(a: Committed, b: Committed) -> Committed:
@@ -651,8 +685,8 @@ def _connect(path: Path) -> sqlite3.Connection:
     try:
         # Refuse first, change later: a file that is not ours stays as it is. One that is new is marked before all
         # else, so that whatever is made of it before a kill is known as ours.
-        _refuse_foreign(conn, path)
-        conn.execute(f"PRAGMA application_id = {APPLICATION_ID}")
+        if _refuse_foreign(conn, path) != APPLICATION_ID:
+            conn.execute(f"PRAGMA application_id = {APPLICATION_ID}")
         for pragma in (
             "journal_mode = WAL",
             "synchronous = FULL",
@@ -668,11 +702,13 @@ def _connect(path: Path) -> sqlite3.Connection:
     return conn
 
 
-def _refuse_foreign(conn: sqlite3.Connection, path: Path) -> None:
+def _refuse_foreign(conn: sqlite3.Connection, path: Path) -> int:
+    """The file's application id, unless it is a database of something else."""
     (application,) = conn.execute("PRAGMA application_id").fetchone()
     (tables,) = conn.execute("SELECT count(*) FROM sqlite_master").fetchone()
     if application != APPLICATION_ID and tables:
         raise StoreError(f"{path} is a database of something else: name another file")
+    return int(application)
 
 
 def _lock(path: Path) -> int:
@@ -696,7 +732,7 @@ _SAYING = (
     ("database is locked", f"another program has kept it locked for {BUSY_SECONDS} s: end its transaction, run again"),
     ("readonly database", "it is read-only: change its permissions or name another file"),
     ("file is not a database", "it is no SQLite database: name another file"),
-    ("malformed", "the file is damaged: see what `sqlite3 FILE .recover` can save"),
+    ("malformed", "the file is damaged: see what the `.recover` command of sqlite3 can save"),
     ("unable to open database file", "it cannot be opened: check the folder and the permissions"),
 )
 

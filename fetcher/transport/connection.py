@@ -44,7 +44,7 @@ class Connection:
         self._guard = threading.RLock()
         self._sock: socket.socket | None = None
         self._stopped = False
-        self._tls = False
+        self._tls: ssl.SSLSocket | None = None
         self._armed: float | None = -1.0
         self._poll = select.poll()
         self.generation = generation
@@ -79,17 +79,18 @@ class Connection:
         sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         sock.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
         if tls is None:
-            sock.settimeout(None)
+            sock.setblocking(True)
         else:
             sock.settimeout(_left(deadline))
             # A ragged end must not pass for the end of a body that lasts until the connection is closed.
-            wrapped = tls.wrap_socket(
+            self._tls = tls.wrap_socket(
                 sock, server_hostname=name, do_handshake_on_connect=False, suppress_ragged_eofs=False
             )
-            self._tls = True
-            self._adopt(wrapped)
-            wrapped.do_handshake()
-        self._poll.register(sock if tls is None else wrapped, select.POLLIN)
+            self._adopt(self._tls)
+            self._tls.do_handshake()
+            self._tls.setblocking(False)
+            sock = self._tls
+        self._poll.register(sock, select.POLLIN)
 
     def _connect(self, sock: socket.socket, address: Any, left: float | None) -> None:
         """`sock.connect`, except that a `stop` between any two steps is noticed."""
@@ -100,7 +101,7 @@ class Connection:
             poll = select.poll()
             poll.register(sock, select.POLLOUT)
             if not poll.poll(None if left is None else max(1, left * 1000)):
-                raise TimeoutError(errno.ETIMEDOUT, os.strerror(errno.ETIMEDOUT))
+                raise _timed_out()
             code = sock.getsockopt(socket.SOL_SOCKET, socket.SO_ERROR)
         self._check()
         if code:
@@ -123,9 +124,7 @@ class Connection:
         assert sock is not None
         if seconds is not None:
             seconds = min(max(seconds, 0.001), _FOREVER)
-        if self._tls:
-            sock.settimeout(seconds)
-        else:
+        if self._tls is None:
             # The kernel's own time limit: Python's would poll before each read, and give up the GIL for it.
             whole = int(seconds or 0)
             limit = struct.pack("@ll", whole, int(((seconds or 0) - whole) * 1e6))
@@ -135,17 +134,57 @@ class Connection:
 
     def write(self, data: bytes) -> None:
         """Send all of the data."""
+        if self._tls is not None:
+            self._write_tls(self._tls, data)
+            return
         try:
             self._sock.sendall(data)  # type: ignore[union-attr]
         except BlockingIOError:
-            raise TimeoutError(errno.ETIMEDOUT, os.strerror(errno.ETIMEDOUT)) from None
+            raise _timed_out() from None
 
     def read(self) -> bytes:
         """What has arrived, at least a byte; b"" at the end, which with TLS must be a proper one."""
+        if self._tls is not None:
+            return self._read_tls(self._tls)
         try:
             return self._sock.recv(_READ_SIZE)  # type: ignore[union-attr]
         except BlockingIOError:
-            raise TimeoutError(errno.ETIMEDOUT, os.strerror(errno.ETIMEDOUT)) from None
+            raise _timed_out() from None
+
+    # With TLS the kernel's limit would be renewed by each part of a record, however it drips. So the socket does
+    # not block, and waits here, where Python's own limit would take a system call more for each write and read.
+
+    def _write_tls(self, sock: ssl.SSLSocket, data: bytes) -> None:
+        deadline = None if self._armed is None else time.monotonic() + self._armed
+        while data:
+            try:
+                data = data[sock.send(data) :]
+            except ssl.SSLWantWriteError:
+                self._wait(select.POLLOUT, deadline)
+            except ssl.SSLWantReadError:
+                self._wait(select.POLLIN, deadline)
+
+    def _read_tls(self, sock: ssl.SSLSocket) -> bytes:
+        deadline = None if self._armed is None else time.monotonic() + self._armed
+        waits_for = select.POLLIN
+        while True:
+            if not sock.pending():
+                self._wait(waits_for, deadline)
+            try:
+                return sock.recv(_READ_SIZE)
+            except ssl.SSLWantReadError:
+                waits_for = select.POLLIN
+            except ssl.SSLWantWriteError:
+                waits_for = select.POLLOUT
+
+    def _wait(self, event: int, deadline: float | None) -> None:
+        left = _left(deadline)
+        poll = self._poll
+        if event != select.POLLIN:
+            poll = select.poll()
+            poll.register(self._sock, event)  # type: ignore[arg-type]
+        if not poll.poll(None if left is None else left * 1000):
+            raise _timed_out()
 
     def is_quiet(self) -> bool:
         """Whether it is open and nothing has arrived unasked, so that what comes next answers the next request."""
@@ -153,7 +192,7 @@ class Connection:
 
     def has_more(self) -> bool:
         """Whether TLS has decrypted more than was read; without TLS False: `is_quiet` will show it."""
-        return self._tls and self._sock.pending() > 0  # type: ignore[union-attr]
+        return self._tls is not None and self._tls.pending() > 0
 
     def stop(self) -> None:
         """End what it is doing, from any thread: reads and writes there fail or find the end at once, for good."""
@@ -169,7 +208,7 @@ class Connection:
         with self._guard:
             if self._sock is not None:
                 self._sock.close()
-                self._sock = None
+                self._sock = self._tls = None
 
 
 def _left(deadline: float | None) -> float | None:
@@ -178,8 +217,12 @@ def _left(deadline: float | None) -> float | None:
         return None
     left = deadline - time.monotonic()
     if left <= 0:
-        raise TimeoutError(errno.ETIMEDOUT, os.strerror(errno.ETIMEDOUT))
+        raise _timed_out()
     return min(max(left, 0.001), _FOREVER)
+
+
+def _timed_out() -> TimeoutError:
+    return TimeoutError(errno.ETIMEDOUT, os.strerror(errno.ETIMEDOUT))
 
 
 def tls_context(verify: bool | str) -> ssl.SSLContext:

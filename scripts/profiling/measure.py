@@ -243,7 +243,7 @@ def usual_body(url: str, size: int = 3400) -> bytes:
     return min(bodies, key=lambda body: abs(len(body) - size))
 
 
-def calibrate(body: bytes, *, loops: int = 2000, times: int = 5) -> float:
+def calibrate(body: bytes, *, loops: int = 1000, times: int = 5) -> float:
     """Microseconds of CPU that this machine needs now for one `json.loads` of `body`: the median of some tries."""
     found = []
     for _ in range(times):

@@ -140,12 +140,22 @@ def _told(held: dict[str, Any]) -> str:
 
 
 def rounds(
-    options: Options, table: Table, clients: Sequence[Client], *, items: int, latency: float = 0.0
+    options: Options,
+    table: Table,
+    clients: Sequence[Client],
+    *,
+    items: int,
+    latency: float = 0.0,
+    before: Callable[[], object] = lambda: None,
 ) -> dict[str, list[Trial]]:
-    """Every client in turn, as often as asked, so that what else the machine does falls on all of them alike."""
+    """Every client in turn, as often as asked, so that what else the machine does falls on all of them alike.
+
+    `before` is called before each run.
+    """
     found: dict[str, list[Trial]] = {client.name: [] for client in clients}
     for _ in range(options.repeat):
         for client in clients:
+            before()
             found[client.name].append(trial(options, client, items=items, latency=latency))
     expected = _expected(options, items)
     table.data |= {
@@ -252,11 +262,9 @@ def cpu(options: Options, table: Table) -> None:
         table.notes.append("aiohttp is not installed: the asyncio client is left out.")
     with options.empty() as folder, simulated(folder, items=1000, seed=SEED) as url:
         body = usual_body(url)
-    calibrations = [calibrate(body)]
-    found: dict[str, list[Trial]] = {client.name: [] for client in (*ours, *theirs)}
+    calibrations: list[float] = []
     clients = [*ours, *theirs]
-    found = rounds(options, table, clients, items=items)
-    calibrations.append(calibrate(body))
+    found = rounds(options, table, clients, items=items, before=lambda: calibrations.append(calibrate(body)))
     per_thousand = {name: spread(trials, _cpu_per_thousand) for name, trials in found.items()}
     for client in clients:
         trials, figure = found[client.name], per_thousand[client.name]
@@ -285,8 +293,8 @@ def cpu(options: Options, table: Table) -> None:
     table.notes += [
         f"CPU is user + system of the whole client process, its start included, on {_cores()} with the simulator"
         " beside it in a process of its own.",
-        f"Calibration: `json.loads` of a details body of {len(body):,} bytes takes {now.text(1)} µs of CPU here, before"
-        f" and after the runs; {JSON_MICROSECONDS} µs on the reference machine. Figures are as measured, not scaled.",
+        f"Calibration: `json.loads` of a details body of {len(body):,} bytes takes {now.text(1)} µs of CPU here, taken"
+        f" before each run; {JSON_MICROSECONDS} µs on the reference machine. Figures are as measured, not scaled.",
         "A ratio is taken within each round, then its median.",
         f"`fetcher fetch DB --base-url URL --workers {CPU_WORKERS} --delay 0 --max-rate 0 --batch-size N`",
     ]
