@@ -21,7 +21,7 @@ from unittest import mock
 import pytest
 import requests
 
-from fetcher import Committed, Interrupted, RemoteError, Stop, StoreError
+from fetcher import Committed, Interrupted, LoginError, RemoteError, Stop, StoreError
 from fetcher.simulator import Answer, Simulator, World
 from fetcher.simulator.world import LAST_CREATED
 from fetcher.sources.pr0gramm import Pr0gramm
@@ -851,3 +851,49 @@ def test_two_mirrors_of_one_world_are_equal_whatever_the_order_and_size(
     mirror(tmp_path / "b.db", shared_simulator, order="oldest", db_batch_size=500, max_parallel_requests=20)
     assert dump(tmp_path / "a.db") == dump(tmp_path / "b.db")
     assert Pr0gramm.name == one(tmp_path / "a.db", "SELECT name FROM sources")
+
+
+# --- login ------------------------------------------------------------------------------------------
+
+DENIED = Answer(403, {"Content-Type": "application/json"}, b'{"error":"forbidden","code":403,"msg":"Not logged in"}')
+
+
+def test_an_item_that_is_denied_alone_is_set_aside_and_tried_again_by_a_new_sweep(db: Path, simulate: Simulate) -> None:
+    world = World(seed=1, items=30)
+    hidden = world.ids()[7]
+    denies = True
+
+    def faults(kind: str, key: int, attempt: int) -> Answer | None:
+        return DENIED if denies and kind == "info" and key == hidden else None
+
+    simulator = simulate(world, faults=faults)
+    summary = mirror(db, simulator)
+    assert (summary.counts.stored, summary.counts.failed, summary.exit_code) == (29, 1, 3)
+    assert query(db, "SELECT key, outcome, due_at FROM work") == [(hidden, "denied", None)]
+    assert simulator.requests["list"] == 3, "the universe, one page, and the head once more"
+
+    denies = False
+    assert mirror(db, simulator).exit_code == 3, "a plain run leaves it aside"
+    again = mirror(db, simulator, full_update=True)
+    assert (again.counts.stored, again.parked, again.exit_code) == (30, 0, 0)
+    assert_complete(db, world)
+
+
+def test_a_login_that_expires_ends_the_run_and_costs_no_item(db: Path, simulate: Simulate) -> None:
+    world = World(seed=1, items=300)
+    expired = False
+
+    def faults(kind: str, key: int, attempt: int) -> Answer | None:
+        return DENIED if expired else None
+
+    def expire(done: Committed) -> None:
+        nonlocal expired
+        expired = expired or len(done.stored) > 0
+
+    simulator = simulate(world, faults=faults)
+    with pytest.raises(LoginError, match="set PP and ME"):
+        mirror(db, simulator, db_batch_size=20, max_parallel_requests=2, on_batch=expire)
+    assert query(db, "SELECT count(*) FROM work WHERE due_at IS NULL OR attempts > 0") == [(0,)]
+    expired = False
+    assert mirror(db, simulator).exit_code == 0
+    assert_complete(db, world)
