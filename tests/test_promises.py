@@ -187,26 +187,26 @@ def assert_stored_though_full(db: Path, world: World, reported: set[int]) -> Non
 MOST_PAGES = 120
 LIMITED_SPACE = f"""
 import fetcher.stores.sqlite as store
-connect = store._connect
+connect = store.connect
 def limited(path):
     conn = connect(path)
     conn.execute("PRAGMA max_page_count = {MOST_PAGES}")
     return conn
-store._connect = limited
+store.connect = limited
 """
 
 
 def test_a_full_disk_ends_the_run_with_6_and_costs_nothing_that_was_reported(
     db: Path, shared_simulator: Simulator
 ) -> None:
-    connect = store._connect
+    connect = store.connect
 
     def limited(path: Path) -> sqlite3.Connection:
         conn = connect(path)
         conn.execute(f"PRAGMA max_page_count = {MOST_PAGES}")
         return conn
 
-    with mock.patch.object(store, "_connect", limited):
+    with mock.patch.object(store, "connect", limited):
         reported = mirror_until_full(db, shared_simulator)
     assert_stored_though_full(db, shared_simulator.world, reported)
     again = run(shared_simulator, db, code=LIMITED_SPACE)

@@ -36,10 +36,11 @@ from fetcher.model import (
     Work,
 )
 from fetcher.sources.pr0gramm import Pr0gramm
-from fetcher.stores import sqlite
+from fetcher.stores import file
+from fetcher.stores.file import source_of
 from fetcher.stores.migrations import APPLICATION_ID
 from fetcher.stores.overview import overview
-from fetcher.stores.sqlite import SqliteStore, Sweep, source_of
+from fetcher.stores.sqlite import SqliteStore, Sweep
 from tests.fakes import death
 from tests.helpers import column, dump, dump_all, one, query
 
@@ -713,7 +714,7 @@ def test_the_lock_ends_with_the_store_also_when_opening_fails() -> None:
 
 
 def test_a_database_that_another_program_keeps_locked_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(sqlite, "BUSY_SECONDS", 0.05)
+    monkeypatch.setattr(file, "BUSY_SECONDS", 0.05)
     with opened() as store, closing(sqlite3.connect(DB, isolation_level=None)) as other:
         other.execute("BEGIN IMMEDIATE")
         with pytest.raises(StoreError, match="locked"):

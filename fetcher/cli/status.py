@@ -13,8 +13,8 @@ import click
 from fetcher.cli.report import duration, size
 from fetcher.settings import Settings, load
 from fetcher.sources import find
+from fetcher.stores.file import source_of
 from fetcher.stores.overview import Overview, RunRow, overview
-from fetcher.stores.sqlite import source_of
 
 MOST_RANGES = 10
 

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from fetcher.model import Covered, Table
-from fetcher.stores.sqlite import connect_readonly, explained
+from fetcher.stores.file import connect_readonly, explained
 
 
 @dataclass(frozen=True, slots=True)

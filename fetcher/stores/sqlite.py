@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-import errno
-import fcntl
 import json
 import os
 import sqlite3
 import time
-from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, replace
 from itertools import chain
@@ -37,25 +35,14 @@ from fetcher.model import (
     Table,
     Work,
 )
-from fetcher.stores.migrations import APPLICATION_ID, migrations
+from fetcher.stores.file import REFUSED, connect, connect_readonly, explained, is_made, lock
+from fetcher.stores.migrations import migrations
+from fetcher.stores.schema import Statements, make_table, quoted
 
-BUSY_SECONDS = 30
 PARAMETERS = 500
 """About as many values go into one INSERT: more are no faster (docs/benchmarks.md)."""
 
-_TYPES = {"integer": "INTEGER", "boolean": "INTEGER", "real": "REAL", "text": "TEXT", "json": "TEXT"}
-_LIFE = ("first_seen_at", "listed_at", "fetched_at", "unlisted_at", "gone_at")
 _MIRROR, _REFRESH = 0, -1
-
-# What SQLite says of a row that it cannot take, as against a disk or a file that it cannot write.
-_REFUSED = (
-    OverflowError,
-    UnicodeEncodeError,
-    sqlite3.IntegrityError,
-    sqlite3.DataError,
-    sqlite3.InterfaceError,
-    sqlite3.ProgrammingError,
-)
 
 
 @dataclass(frozen=True, slots=True)
@@ -79,8 +66,7 @@ class SqliteStore:
         self._clock = clock
         self._item = next(table for table in tables if table.parent is None)
         self._children = {table.name: table for table in tables if table.parent is not None}
-        self._item_key = self._item.columns[0].name
-        self._sql = _Statements(self._item, self._children)
+        self._sql = Statements(self._item, self._children)
         self._lock: int | None = None
         self._run: int | None = None
         self._conn: sqlite3.Connection
@@ -104,10 +90,10 @@ class SqliteStore:
         ConfigurationError when it mirrors another source.
         """
         store = cls(path, source, tables, clock)
-        store._lock = _lock(path)
+        store._lock = lock(path)
         try:
             with explained(path):
-                store._conn = _connect(path)
+                store._conn = connect(path)
                 store._prepare(base_url, tables, warn)
         except BaseException:
             store.close()
@@ -123,7 +109,7 @@ class SqliteStore:
         try:
             with explained(path):
                 store._conn = connect_readonly(path)
-                if _is_made(store._conn):
+                if is_made(store._conn):
                     store._refuse_other_source()
                     return store
         except BaseException:
@@ -145,7 +131,7 @@ class SqliteStore:
         migrations.apply(db)
         with self._transaction():
             for table in tables:
-                self._make_table(table)
+                make_table(self._conn, table, self._item)
             self._refuse_other_source()
             row = self._conn.execute("SELECT base_url FROM sources WHERE name = ?", [self.source]).fetchone()
             if row is None:
@@ -163,31 +149,6 @@ class SqliteStore:
             raise ConfigurationError(
                 f"{self.path} mirrors {row[0]}, not {self.source}: one database mirrors one source, name another file"
             )
-
-    def _make_table(self, table: Table) -> None:
-        columns = {column.name: _TYPES[column.type] for column in table.columns} | {"extra": "TEXT"}
-        key_type = _TYPES[self._item.columns[0].type]
-        if table.parent is None:
-            columns |= dict.fromkeys(_LIFE, "INTEGER")
-            key = f'PRIMARY KEY ("{self._item_key}")'
-            ending = "STRICT"
-        else:
-            columns = {table.parent: f'{key_type} NOT NULL REFERENCES "{self._item.name}"'} | columns
-            key = f'PRIMARY KEY ("{table.parent}", "{table.columns[0].name}")'
-            ending = "STRICT, WITHOUT ROWID"
-        present = {row[1] for row in self._conn.execute(f'PRAGMA table_info("{table.name}")')}
-        if not present:
-            needed = {column.name for column in table.columns if column.required}
-            declared = [f'"{name}" {type_}{" NOT NULL" if name in needed else ""}' for name, type_ in columns.items()]
-            self._conn.execute(f'CREATE TABLE "{table.name}" ({", ".join([*declared, key])}) {ending}')
-            if table.parent is None:
-                for mark in ("unlisted_at", "gone_at"):
-                    self._conn.execute(
-                        f'CREATE INDEX "{table.name}_{mark}" ON "{table.name}" ("{mark}") WHERE "{mark}" IS NOT NULL'
-                    )
-        for name, type_ in columns.items():
-            if present and name not in present:
-                self._conn.execute(f'ALTER TABLE "{table.name}" ADD COLUMN "{name}" {type_}')
 
     # --- reading --------------------------------------------------------------------------------
 
@@ -305,7 +266,7 @@ class SqliteStore:
                 done = self._write(batch)
                 self._write_run(state, done)
             return done
-        except _REFUSED as error:
+        except REFUSED as error:
             return self._halve(batch, state, error)
 
     def _halve(self, batch: Batch, state: RunState, error: Exception) -> Committed:
@@ -553,7 +514,7 @@ class SqliteStore:
         if state.ended:
             values |= {"ended": state.ended, "message": state.message, "ended_at": int(self._clock())}
         self._conn.execute(
-            f"UPDATE runs SET {', '.join(f'{_quoted(name)} = ?' for name in values)} WHERE id = ?",
+            f"UPDATE runs SET {', '.join(f'{quoted(name)} = ?' for name in values)} WHERE id = ?",
             [*values.values(), self._run],
         )
 
@@ -596,156 +557,3 @@ def _sum(a: Committed, b: Committed) -> Committed:
         a.failed + b.failed,
         a.retried + b.retried,
     )
-
-
-class _Statements:
-    """The SQL that depends on a source's tables, composed once."""
-
-    def __init__(self, item: Table, children: Mapping[str, Table]) -> None:
-        table, key = _quoted(item.name), _quoted(item.columns[0].name)
-        columns = [*(_quoted(column.name) for column in item.columns), "extra"]
-        listed = [*columns, "listed_at"]
-        changes = [f"{name} = excluded.{name}" for name in listed[1:]] + ["unlisted_at = NULL", "gone_at = NULL"]
-        self.upsert_item = (
-            f"INSERT INTO {table} ({', '.join([*columns, 'first_seen_at', 'listed_at'])})"
-            f" VALUES ({_marks(len(columns) + 2)}) ON CONFLICT ({key}) DO UPDATE SET {', '.join(changes)}"
-        )
-        self.known = f"SELECT {key}, fetched_at FROM {table} WHERE {key} BETWEEN ? AND ?"
-        self.in_scope = (
-            f"SELECT {key} FROM {table} WHERE {key} BETWEEN :lo AND :hi AND unlisted_at IS NULL AND ({item.in_scope})"
-        )
-        self.unlist = f"UPDATE {table} SET unlisted_at = ? WHERE {key} = ?"
-        self.gone = f"UPDATE {table} SET gone_at = ? WHERE {key} = ? AND gone_at IS NULL"
-        self.fetched = f"UPDATE {table} SET fetched_at = ?, gone_at = NULL WHERE {key} = ?"
-        self.fetched_among = f"SELECT {key} FROM {table} WHERE {key} IN ({{}}) AND fetched_at IS NOT NULL"
-        self.clear: dict[str, str] = {}
-        self._insert: dict[str, tuple[str, str]] = {}
-        for name, child in children.items():
-            parent = _quoted(child.parent or "")
-            self.clear[name] = f"DELETE FROM {_quoted(name)} WHERE {parent} = ?"
-            names = [parent, *(_quoted(column.name) for column in child.columns), "extra"]
-            # An answer that names one thing twice keeps the last.
-            into = f"INSERT OR REPLACE INTO {_quoted(name)} ({', '.join(names)}) VALUES "
-            self._insert[name] = (into, f"({_marks(len(names))})")
-
-    def insert(self, name: str, rows: int) -> str:
-        """The statement that inserts so many rows of a child table at once."""
-        into, one = self._insert[name]
-        return into + ", ".join([one] * rows)
-
-
-def _quoted(name: str) -> str:
-    return f'"{name}"'
-
-
-def _marks(count: int) -> str:
-    return ", ".join("?" * count)
-
-
-# --- the file ---------------------------------------------------------------------------------------
-
-
-def connect_readonly(path: Path) -> sqlite3.Connection:
-    """A read-only connection to a database of ours; a run may be writing it. Raises StoreError."""
-    if not path.is_file():
-        raise StoreError(f"there is no database {path}: `fetcher fetch` makes one")
-    with explained(path):
-        conn = sqlite3.connect(
-            f"{path.absolute().as_uri()}?mode=ro", uri=True, timeout=BUSY_SECONDS, isolation_level=None
-        )
-        try:
-            if conn.execute("PRAGMA application_id").fetchone()[0] != APPLICATION_ID:
-                raise StoreError(f"{path} is no database of fetcher's")
-        except BaseException:
-            conn.close()
-            raise
-        return conn
-
-
-def source_of(path: Path) -> str:
-    """The name of the source that a database mirrors. Raises StoreError."""
-    conn = connect_readonly(path)
-    try:
-        with explained(path):
-            row = conn.execute("SELECT name FROM sources").fetchone() if _is_made(conn) else None
-    finally:
-        conn.close()
-    if row is None:
-        raise StoreError(f"{path} mirrors nothing yet: `fetcher fetch` begins")
-    return str(row[0])
-
-
-def _is_made(conn: sqlite3.Connection) -> bool:
-    """Whether its tables are there: a run that was killed at its very start may have left none."""
-    return conn.execute("SELECT 1 FROM sqlite_master WHERE name = 'sources'").fetchone() is not None
-
-
-def _connect(path: Path) -> sqlite3.Connection:
-    conn = sqlite3.connect(path, timeout=BUSY_SECONDS, isolation_level=None, cached_statements=256)
-    try:
-        # Refuse first, change later: a file that is not ours stays as it is. One that is new is marked before all
-        # else, so that whatever is made of it before a kill is known as ours.
-        if _refuse_foreign(conn, path) != APPLICATION_ID:
-            conn.execute(f"PRAGMA application_id = {APPLICATION_ID}")
-        for pragma in (
-            "journal_mode = WAL",
-            "synchronous = FULL",
-            "secure_delete = 0",
-            "cache_size = -16000",
-            "wal_autocheckpoint = 4000",
-            "temp_store = MEMORY",
-        ):
-            conn.execute(f"PRAGMA {pragma}")
-    except BaseException:
-        conn.close()
-        raise
-    return conn
-
-
-def _refuse_foreign(conn: sqlite3.Connection, path: Path) -> int:
-    """The file's application id, unless it is a database of something else."""
-    (application,) = conn.execute("PRAGMA application_id").fetchone()
-    (tables,) = conn.execute("SELECT count(*) FROM sqlite_master").fetchone()
-    if application != APPLICATION_ID and tables:
-        raise StoreError(f"{path} is a database of something else: name another file")
-    return int(application)
-
-
-def _lock(path: Path) -> int:
-    try:
-        lock = os.open(f"{path.resolve()}.lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644)
-    except OSError as error:
-        raise StoreError(f"{path} cannot be written: {os.strerror(error.errno or 0)}") from None
-    try:
-        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except OSError as error:
-        os.close(lock)
-        if error.errno in (errno.EWOULDBLOCK, errno.EACCES):
-            raise StoreError(f"{path} is in use by another run: wait for it, or stop it") from None
-        raise StoreError(f"{path} cannot be locked: {os.strerror(error.errno or 0)}") from None
-    return lock
-
-
-_SAYING = (
-    ("database or disk is full", "the disk is full: make room and run again, what was stored is safe"),
-    ("disk I/O error", "the disk failed to read or write: check it and run again, what was stored is safe"),
-    ("database is locked", f"another program has kept it locked for {BUSY_SECONDS} s: end its transaction, run again"),
-    ("readonly database", "it is read-only: change its permissions or name another file"),
-    ("file is not a database", "it is no SQLite database: name another file"),
-    ("malformed", "the file is damaged: see what the `.recover` command of sqlite3 can save"),
-    ("unable to open database file", "it cannot be opened: check the folder and the permissions"),
-)
-
-
-@contextmanager
-def explained(path: Path) -> Iterator[None]:
-    """Turn SQLite's words into ours: which file, what happened, what to do."""
-    try:
-        yield
-    except sqlite3.Error as error:
-        if isinstance(error, _REFUSED):
-            raise
-        for words, saying in _SAYING:
-            if words in str(error):
-                raise StoreError(f"{path}: {saying}") from error
-        raise StoreError(f"{path}: {error}") from error

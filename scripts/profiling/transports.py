@@ -3,8 +3,9 @@
 """What a small GET costs in CPU, by HTTP client: `python scripts/profiling/transports.py [--quick] [--json FILE]`.
 
 One answer of 3.3 kB JSON, kept-alive connections, loopback, a server in a process of its own, each client in a fresh
-process, the cheapest of five rounds. The µs are user and system time of the client's process alone. The server shares
-the machine, so the rates are lower than they could be, alike for all; ratios matter, not absolutes.
+process; the median of five rounds, with the cheapest and the dearest. The µs are user and system time of the client's
+process alone. The server shares the machine, so the rates are lower than they could be, alike for all; ratios matter,
+not absolutes.
 """
 
 from __future__ import annotations
@@ -141,7 +142,7 @@ def http_client(base: str, threads: int) -> Callable[[], Get]:
 def pycurl_handle(base: str, threads: int) -> Callable[[], Get]:
     import io
 
-    import pycurl
+    import pycurl  # type: ignore[import-untyped, unused-ignore]
 
     def thread() -> Get:
         handle = pycurl.Curl()
@@ -239,7 +240,10 @@ def child(client: str, base: str, threads: int, seconds: float) -> dict[str, flo
 
 
 def compare(seconds: float, rounds: int) -> dict[str, Any]:
-    """Every client's cheapest round; the rounds go round the clients, so that noise from outside meets all alike."""
+    """Every client's median round, and what its cheapest and dearest cost.
+
+    The rounds go round the clients, so that noise from outside meets all alike.
+    """
     cases = [("plain", 20, 0.0, False), ("tls", 20, 0.0, True), ("latency", 50, 0.05, False)]
     results: dict[str, Any] = {client: {} for client in CLIENTS}
     for case, threads, delay, tls in cases:
@@ -257,10 +261,16 @@ def compare(seconds: float, rounds: int) -> dict[str, Any]:
                 print(f"{case}: {client}: {found}", file=sys.stderr)
         for client, found_all in samples.items():
             if found_all:
-                results[client][case] = best = min(found_all, key=lambda found: found["cpu_us"])
+                by_cost = sorted(found_all, key=lambda found: found["cpu_us"])
+                median = results[client][case] = dict(by_cost[len(by_cost) // 2])
+                median["cpu_us_low"], median["cpu_us_high"] = by_cost[0]["cpu_us"], by_cost[-1]["cpu_us"]
                 if delay:
-                    best["share"] = best["rate"] / (threads / delay)
+                    median["share"] = median["rate"] / (threads / delay)
     return results
+
+
+def _spread(found: dict[str, float]) -> str:
+    return f"{found['cpu_us']:.0f} ({found['cpu_us_low']:.0f}–{found['cpu_us_high']:.0f})"
 
 
 def table(results: dict[str, Any]) -> str:
@@ -273,9 +283,9 @@ def table(results: dict[str, Any]) -> str:
         if "error" in found:
             lines.append(f"| {label} | not measured: {found['error']} | | | |")
             continue
-        tls = f"{found['tls']['cpu_us']:.0f}" if "tls" in found else "–"
+        tls = _spread(found["tls"]) if "tls" in found else "–"
         lines.append(
-            f"| {label} | {found['plain']['cpu_us']:.0f} | {found['plain']['rate']:,.0f} | {tls} "
+            f"| {label} | {_spread(found['plain'])} | {found['plain']['rate']:,.0f} | {tls} "
             f"| {found['latency']['share']:.3f} |"
         )
     return "\n".join(lines)

@@ -1,0 +1,134 @@
+"""One SQLite file of ours: opening it, its lock, and what SQLite's errors mean to a person."""
+
+from __future__ import annotations
+
+import errno
+import fcntl
+import os
+import sqlite3
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from fetcher.errors import StoreError
+from fetcher.stores.migrations import APPLICATION_ID
+
+BUSY_SECONDS = 30
+
+# What SQLite says of a row that it cannot take, as against a disk or a file that it cannot write.
+REFUSED = (
+    OverflowError,
+    UnicodeEncodeError,
+    sqlite3.IntegrityError,
+    sqlite3.DataError,
+    sqlite3.InterfaceError,
+    sqlite3.ProgrammingError,
+)
+
+
+def connect_readonly(path: Path) -> sqlite3.Connection:
+    """A read-only connection to a database of ours; a run may be writing it. Raises StoreError."""
+    if not path.is_file():
+        raise StoreError(f"there is no database {path}: `fetcher fetch` makes one")
+    with explained(path):
+        conn = sqlite3.connect(
+            f"{path.absolute().as_uri()}?mode=ro", uri=True, timeout=BUSY_SECONDS, isolation_level=None
+        )
+        try:
+            if conn.execute("PRAGMA application_id").fetchone()[0] != APPLICATION_ID:
+                raise StoreError(f"{path} is no database of fetcher's")
+        except BaseException:
+            conn.close()
+            raise
+        return conn
+
+
+def source_of(path: Path) -> str:
+    """The name of the source that a database mirrors. Raises StoreError."""
+    conn = connect_readonly(path)
+    try:
+        with explained(path):
+            row = conn.execute("SELECT name FROM sources").fetchone() if is_made(conn) else None
+    finally:
+        conn.close()
+    if row is None:
+        raise StoreError(f"{path} mirrors nothing yet: `fetcher fetch` begins")
+    return str(row[0])
+
+
+def is_made(conn: sqlite3.Connection) -> bool:
+    """Whether its tables are there: a run that was killed at its very start may have left none."""
+    return conn.execute("SELECT 1 FROM sqlite_master WHERE name = 'sources'").fetchone() is not None
+
+
+def connect(path: Path) -> sqlite3.Connection:
+    """A connection that writes, to a database of ours or a new one. Raises StoreError."""
+    conn = sqlite3.connect(path, timeout=BUSY_SECONDS, isolation_level=None, cached_statements=256)
+    try:
+        # Refuse first, change later: a file that is not ours stays as it is. One that is new is marked before all
+        # else, so that whatever is made of it before a kill is known as ours.
+        if _refuse_foreign(conn, path) != APPLICATION_ID:
+            conn.execute(f"PRAGMA application_id = {APPLICATION_ID}")
+        for pragma in (
+            "journal_mode = WAL",
+            "synchronous = FULL",
+            "secure_delete = 0",
+            "cache_size = -16000",
+            "wal_autocheckpoint = 4000",
+            "temp_store = MEMORY",
+        ):
+            conn.execute(f"PRAGMA {pragma}")
+    except BaseException:
+        conn.close()
+        raise
+    return conn
+
+
+def _refuse_foreign(conn: sqlite3.Connection, path: Path) -> int:
+    """The file's application id, unless it is a database of something else."""
+    (application,) = conn.execute("PRAGMA application_id").fetchone()
+    (tables,) = conn.execute("SELECT count(*) FROM sqlite_master").fetchone()
+    if application != APPLICATION_ID and tables:
+        raise StoreError(f"{path} is a database of something else: name another file")
+    return int(application)
+
+
+def lock(path: Path) -> int:
+    """An exclusive lock on `path` until the descriptor that it returns is closed. Raises StoreError."""
+    try:
+        held = os.open(f"{path.resolve()}.lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644)
+    except OSError as error:
+        raise StoreError(f"{path} cannot be written: {os.strerror(error.errno or 0)}") from None
+    try:
+        fcntl.flock(held, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except OSError as error:
+        os.close(held)
+        if error.errno in (errno.EWOULDBLOCK, errno.EACCES):
+            raise StoreError(f"{path} is in use by another run: wait for it, or stop it") from None
+        raise StoreError(f"{path} cannot be locked: {os.strerror(error.errno or 0)}") from None
+    return held
+
+
+_SAYING = (
+    ("database or disk is full", "the disk is full: make room and run again, what was stored is safe"),
+    ("disk I/O error", "the disk failed to read or write: check it and run again, what was stored is safe"),
+    ("database is locked", f"another program has kept it locked for {BUSY_SECONDS} s: end its transaction, run again"),
+    ("readonly database", "it is read-only: change its permissions or name another file"),
+    ("file is not a database", "it is no SQLite database: name another file"),
+    ("malformed", "the file is damaged: see what the `.recover` command of sqlite3 can save"),
+    ("unable to open database file", "it cannot be opened: check the folder and the permissions"),
+)
+
+
+@contextmanager
+def explained(path: Path) -> Iterator[None]:
+    """Turn SQLite's words into ours: which file, what happened, what to do."""
+    try:
+        yield
+    except sqlite3.Error as error:
+        if isinstance(error, REFUSED):
+            raise
+        for words, saying in _SAYING:
+            if words in str(error):
+                raise StoreError(f"{path}: {saying}") from error
+        raise StoreError(f"{path}: {error}") from error
