@@ -97,7 +97,7 @@ class Connection:
         sock.setblocking(False)
         code = sock.connect_ex(address)
         if code == errno.EINPROGRESS:
-            self._check()  # A `stop` from before found a socket that was not connecting, and did nothing to it.
+            self._check()  # A `stop` from before it was connecting is not remembered by every system's sockets.
             poll = select.poll()
             poll.register(sock, select.POLLOUT)
             if not poll.poll(None if left is None else max(1, left * 1000)):

@@ -52,9 +52,9 @@ def serve(delay: float, tls: bool) -> None:
             else:
                 self.transport.write(ANSWER)
 
+    loop = asyncio.new_event_loop()
+
     async def run() -> None:
-        nonlocal loop
-        loop = asyncio.get_running_loop()
         context = None
         if tls:
             context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
@@ -63,8 +63,7 @@ def serve(delay: float, tls: bool) -> None:
         print(server.sockets[0].getsockname()[1], flush=True)
         await loop.run_in_executor(None, sys.stdin.read)  # Until whoever started it is gone.
 
-    loop: Any = None
-    asyncio.run(run())
+    loop.run_until_complete(run())
 
 
 # -- the clients: each gives a function to be called in each thread, which gives one that does a GET ------------------
@@ -99,7 +98,8 @@ def _adapter(adapter: Any, prepared: Any, base: str) -> Callable[[], Get]:
             response = adapter.send(request, timeout=30, verify=CA)
             if response.status_code != 200:
                 raise RuntimeError(response)
-            return response.content
+            content: bytes = response.content
+            return content
 
         return get
 
