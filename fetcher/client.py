@@ -30,18 +30,25 @@ MOST_REDIRECTS = 5
 _COOKIE = re.compile(r"[!-:<-~]*\Z")
 """What a cookie's value may hold: printable ASCII without space and `;`, as browsers take it."""
 
+Parse = Callable[[bytes], Any]
+"""What a caller can make of a body of the usual, good shape; None of any other."""
+
 Judge = Callable[[int, Any], Outcome | None]
 """What a source makes of a JSON answer: (status, decoded body) → its outcome, or None to leave it to HTTP's rules."""
 
 
 @dataclass(frozen=True, slots=True)
 class Answer:
-    """A good answer: its decoded JSON, whether that was odd (see `rows.decode`), and the body as it came."""
+    """A good answer: its decoded JSON, whether that was odd (see `rows.decode`), and the body as it came.
+
+    `parsed` is what the caller's `parse` made of the body; `data` is None then.
+    """
 
     data: Any
     odd: bool
     status: int
     body: bytes
+    parsed: Any = None
 
 
 class Client:
@@ -95,15 +102,16 @@ class Client:
         if isinstance(self._adapter, LeanAdapter):
             stop.on_set(self._adapter.abort)
 
-    def get(self, path: str, params: Mapping[str, object]) -> Answer:
+    def get(self, path: str, params: Mapping[str, object], parse: Parse | None = None) -> Answer:
         """The good answer to a GET of `path` below the base URL.
 
+        `parse` has the first look at the body of a 2xx JSON answer; where it makes nothing of it, the body is decoded.
         Raises RequestFailed with the outcome of any other answer, Stopped when the run is to end. One try: who calls
         decides about another.
         """
         url = f"{self.base_url}{path}?{_query(params)}"
         for _ in range(MOST_REDIRECTS):
-            result = self._once(url)
+            result = self._once(url, parse)
             if isinstance(result, Answer):
                 return result
             url = result
@@ -113,7 +121,7 @@ class Client:
         """Close the connections."""
         self._session.close()
 
-    def _once(self, url: str) -> Answer | str:
+    def _once(self, url: str, parse: Parse | None) -> Answer | str:
         """A good answer, or the address on the same host that it redirects to."""
         for fresh in (False, True):
             ticket = self.governor.enter()
@@ -134,7 +142,7 @@ class Client:
                 self.governor.abandon(ticket)
                 raise
             else:
-                judged = self._judged(url, response)
+                judged = self._judged(url, response, parse)
                 if not isinstance(judged, RequestFailed):
                     self.governor.leave(ticket, Outcome.OK)
                     return judged
@@ -145,7 +153,7 @@ class Client:
         )
         raise failed
 
-    def _judged(self, url: str, response: requests.Response) -> Answer | RequestFailed | str:
+    def _judged(self, url: str, response: requests.Response, parse: Parse | None) -> Answer | RequestFailed | str:
         if response.status_code in (301, 302, 303, 307, 308) and "location" in response.headers:
             try:
                 target = requests.compat.urljoin(url, response.headers["location"])
@@ -153,7 +161,7 @@ class Client:
                     return target
             except ValueError:
                 pass  # An address that is none is not followed either.
-        return judge(response, self._judge)
+        return judge(response, self._judge, parse)
 
     def _send(self, url: str) -> requests.Response:
         request = requests.PreparedRequest()
@@ -201,7 +209,9 @@ def _checked_origin(base_url: str) -> tuple[str, str | None, int | None]:
     return origin
 
 
-def judge(response: requests.Response, of_source: Judge | None = None) -> Answer | RequestFailed:
+def judge(
+    response: requests.Response, of_source: Judge | None = None, parse: Parse | None = None
+) -> Answer | RequestFailed:
     """What a complete response is worth: an Answer, or the failure it stands for.
 
     Status and content type are looked at first, then the body as JSON, then what the source makes of it.
@@ -217,6 +227,10 @@ def judge(response: requests.Response, of_source: Judge | None = None) -> Answer
     if not kind.endswith(("/json", "+json")):
         flaw = f"{kind or 'no content type'} instead of JSON"
     else:
+        if parse is not None and 200 <= status < 300:
+            parsed = parse(body)
+            if parsed is not None:
+                return Answer(None, False, status, body, parsed)
         try:
             data, odd = decode(body)
         except ValueError as error:

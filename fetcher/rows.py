@@ -7,9 +7,10 @@ import math
 import re
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from operator import itemgetter
-from typing import Any
+from typing import Annotated, Any
 
 import msgspec
+from msgspec.structs import astuple
 
 from fetcher.errors import RequestFailed
 from fetcher.model import Column, Outcome, Row, Table
@@ -188,6 +189,39 @@ def _refuse(constant: str) -> Any:
 def _finite(text: str) -> float | str:
     number = float(text)
     return number if math.isfinite(number) else text
+
+
+class Parser:
+    """Reads bodies of the usual shape straight into rows: an object that holds a list for each of `tables`.
+
+    Usual is: every declared field there and of its type, no other field in the rows, and none of `absent` around the
+    lists. msgspec checks that while it decodes, for a third of what decoding and looking cost apart. All else is left
+    to `decode` and RowBuilder, which make the same rows.
+    """
+
+    def __init__(self, tables: Sequence[Table], absent: Sequence[str] = ()) -> None:
+        self._names = [table.name for table in tables]
+        lists = [(table.name, list[_struct(table)]) for table in tables]  # type: ignore[misc]
+        nothing = [(name, None, None) for name in absent]
+        self._decode = msgspec.json.Decoder(msgspec.defstruct("Usual", [*lists, *nothing], gc=False)).decode
+
+    def parse(self, body: bytes) -> Any:
+        """What `rows` takes, or None when the body is not of the usual shape."""
+        try:
+            return self._decode(body)
+        except (msgspec.DecodeError, ValueError, RecursionError):
+            return None
+
+    def rows(self, parsed: Any, parent: Any) -> dict[str, list[Row]]:
+        """The rows of each table, as RowBuilder makes them."""
+        return {name: [(parent, *astuple(each), None) for each in getattr(parsed, name)] for name in self._names}
+
+
+def _struct(table: Table) -> type[msgspec.Struct]:
+    integer_ = Annotated[int, msgspec.Meta(ge=-MOST - 1, le=MOST)]
+    types: Mapping[str, Any] = {"integer": integer_, "real": float, "text": str}
+    fields = [(each.name, types[each.type] if each.required else types[each.type] | None) for each in table.columns]
+    return msgspec.defstruct(table.name, fields, forbid_unknown_fields=True, gc=False)
 
 
 class _Usual(dict[tuple[type, ...], bool]):

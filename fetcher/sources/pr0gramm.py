@@ -24,7 +24,7 @@ from fetcher.model import (
     Table,
     Walk,
 )
-from fetcher.rows import RowBuilder, Unusable, integer, malformed
+from fetcher.rows import Parser, RowBuilder, Unusable, integer, malformed
 from fetcher.settings import SourceOptions, option
 
 YOUNG_SECONDS = 600
@@ -104,6 +104,8 @@ class Pr0gramm:
         self._items = RowBuilder(ITEMS)
         self._tags = RowBuilder(TAGS)
         self._comments = RowBuilder(COMMENTS)
+        # A good body has neither of the fields that name an error.
+        self._info = Parser((TAGS, COMMENTS), absent=("error", "code"))
 
     @property
     def scopes(self) -> tuple[Scope, ...]:
@@ -178,7 +180,9 @@ class Pr0gramm:
 
     def detail(self, client: Client, key: int) -> Detail | Gone:
         """The tags and comments of one item. One without any is a good answer."""
-        answer = client.get("/items/info", {"itemId": key})
+        answer = client.get("/items/info", {"itemId": key}, self._info.parse)
+        if answer.parsed is not None:
+            return Detail(self._info.rows(answer.parsed, key))
         data = answer.data
         if not isinstance(data, dict) or type(data.get("tags")) is not list or type(data.get("comments")) is not list:
             raise _with_body(malformed("no list of tags and comments"), answer)

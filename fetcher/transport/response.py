@@ -52,9 +52,11 @@ class LeanResponse(requests.Response):
     @cached_property
     def headers(self) -> CaseInsensitiveDict[str]:  # type: ignore[override]
         """The headers; one that was sent several times has its values joined by commas."""
-        headers: CaseInsensitiveDict[str] = CaseInsensitiveDict()
-        for name, value, _ in self._fields:
-            headers[name] = f"{headers[name]}, {value}" if name in headers else value
+        headers: CaseInsensitiveDict[str] = CaseInsensitiveDict((name, value) for name, value, _ in self._fields)
+        if len(headers) < len(self._fields):
+            headers.clear()
+            for name, value, _ in self._fields:
+                headers[name] = f"{headers[name]}, {value}" if name in headers else value
         return headers
 
     @cached_property
