@@ -39,13 +39,12 @@ Judge = Callable[[int, Any], Outcome | None]
 
 @dataclass(frozen=True, slots=True)
 class Answer:
-    """A good answer: its decoded JSON, whether that was odd (see `rows.decode`), and the body as it came.
+    """A good answer: its decoded JSON and the body as it came.
 
     `parsed` is what the caller's `parse` made of the body; `data` is None then.
     """
 
     data: Any
-    odd: bool
     status: int
     body: bytes
     parsed: Any = None
@@ -222,7 +221,7 @@ def judge(
         retry_after = parse_retry_after(response.headers.get("retry-after"))
         return RequestFailed(outcome, message, status=status, body=body[:MOST_EVIDENCE], retry_after=retry_after)
 
-    data, odd, flaw = None, False, None
+    data, flaw = None, None
     kind = response.headers.get("content-type", "").partition(";")[0].strip().lower()
     if not kind.endswith(("/json", "+json")):
         flaw = f"{kind or 'no content type'} instead of JSON"
@@ -230,20 +229,20 @@ def judge(
         if parse is not None and 200 <= status < 300:
             parsed = parse(body)
             if parsed is not None:
-                return Answer(None, False, status, body, parsed)
+                return Answer(None, status, body, parsed)
         try:
-            data, odd = decode(body)
+            data = decode(body)
         except ValueError as error:
             flaw = f"no valid JSON ({error})"
     if flaw is None and of_source is not None:
         outcome = of_source(status, data)
         if outcome is Outcome.OK:
-            return Answer(data, odd, status, body)
+            return Answer(data, status, body)
         if outcome is not None:
             return failed(outcome, f"answered {status}: {_error_named(data)}")
     if 200 <= status < 300:
         if flaw is None:
-            return Answer(data, odd, status, body)
+            return Answer(data, status, body)
         return failed(Outcome.MALFORMED, f"answered {status} with {flaw}")
     named = f": {_error_named(data)}" if flaw is None else ""
     return failed(_outcome_of_status(status, is_json=flaw is None), f"answered {status}{named}")

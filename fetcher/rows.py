@@ -6,14 +6,13 @@ import json
 import math
 import re
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from operator import itemgetter
 from typing import Annotated, Any
 
 import msgspec
 from msgspec.structs import astuple
 
 from fetcher.errors import RequestFailed
-from fetcher.model import Column, Outcome, Row, Table
+from fetcher.model import Outcome, Row, Table
 
 MOST = 2**63 - 1
 _INTEGER = re.compile(r"-?[0-9]{1,19}\Z")
@@ -81,13 +80,17 @@ _CONVERT: Mapping[str, Callable[[Any], Any]] = {
     "boolean": _boolean,
     "json": _json,
 }
-_PLAIN_TYPE: Mapping[str, type] = {"integer": int, "real": float, "text": str}
 
 
 def as_json(value: Any) -> str:
-    """JSON text of any decoded JSON value, always storable: what is not plain text is escaped."""
+    """JSON text of any decoded JSON value, always storable: what is not plain text is escaped.
+
+    Raises RequestFailed (malformed) when it is nested more deeply than Python can follow.
+    """
     try:
         return _encode(value).decode()
+    except RecursionError:
+        raise malformed("a value nested too deeply to be written again") from None
     except (msgspec.EncodeError, TypeError, ValueError, OverflowError):
         return json.dumps(value, separators=(",", ":"))
 
@@ -99,40 +102,16 @@ class RowBuilder:
         self.table = table
         self._columns = [(column, _CONVERT[column.type]) for column in table.columns]
         self._names = {column.name for column in table.columns}
-        self._plain = all(column.type in _PLAIN_TYPE for column in table.columns) and len(table.columns) > 1
-        if self._plain:
-            self._get = itemgetter(*(column.name for column in table.columns))
-            self._usual = _Usual(table.columns)
-            numbers = [i for i, column in enumerate(table.columns) if column.type != "text"]
-            # One index twice, so that itemgetter always gives a tuple.
-            self._numbers = itemgetter(*numbers, numbers[0])
 
-    def rows(
-        self, objects: Iterable[Any], notes: list[str], parent: tuple[Any, ...] = (), *, odd: bool = False
-    ) -> list[Row]:
-        """A row for each object. Raises RequestFailed (malformed) when a required field is missing or unusable.
-
-        `odd` as `decode` gave it: its texts may hold lone surrogates. What is unusual but no reason to fail is appended
-        to `notes`.
-        """
-        if odd or not self._plain:
-            return [self.row(each, notes, parent) for each in objects]
-        rows = []
-        get, usual, numbers, width = self._get, self._usual, self._numbers, len(self._columns)
-        for each in objects:
-            # The common case, all fields there and each of its type, costs a fraction of the careful one.
-            try:
-                values = get(each)
-                plain = (
-                    len(each) == width and usual[tuple(map(type, values))] and max(map(abs, numbers(values))) <= MOST
-                )
-            except (KeyError, TypeError, IndexError):
-                plain = False
-            rows.append((*parent, *values, None) if plain else self.row(each, notes, parent))
-        return rows
+    def rows(self, objects: Iterable[Any], notes: list[str], parent: tuple[Any, ...] = ()) -> list[Row]:
+        """A row for each object; see `row`."""
+        return [self.row(each, notes, parent) for each in objects]
 
     def row(self, each: Any, notes: list[str], parent: tuple[Any, ...] = ()) -> Row:
-        """The row of one object; as `rows`, for one."""
+        """The row of one object. Raises RequestFailed (malformed) when a required field is missing or unusable.
+
+        What is unusual but no reason to fail is appended to `notes`.
+        """
         name = self.table.name
         if type(each) is not dict:
             raise malformed(f"{name}: expected an object, got {_kind(each)}")
@@ -161,17 +140,17 @@ class RowBuilder:
         return (*parent, *values, as_json(extra) if extra else None)
 
 
-def decode(body: bytes) -> tuple[Any, bool]:
-    """The JSON value of a body, and whether it was odd: valid, but with what strict readers refuse.
+def decode(body: bytes) -> Any:
+    """The JSON value of a body; raises ValueError when it is not JSON.
 
-    Lone surrogates and numbers beyond a double are odd. Raises ValueError when it is not JSON.
+    Takes what strict readers refuse though it is valid: lone surrogates, and numbers beyond a double, as their text.
     """
     try:
-        return _strict(body), False
+        return _strict(body)
     except (msgspec.DecodeError, ValueError, RecursionError):
         pass
     try:
-        return json.loads(body, parse_constant=_refuse, parse_float=_finite), True
+        return json.loads(body, parse_constant=_refuse, parse_float=_finite)
     except RecursionError:
         raise ValueError("nested too deeply") from None
     except UnicodeDecodeError:
@@ -222,25 +201,6 @@ def _struct(table: Table) -> type[msgspec.Struct]:
     types: Mapping[str, Any] = {"integer": integer_, "real": float, "text": str}
     fields = [(each.name, types[each.type] if each.required else types[each.type] | None) for each in table.columns]
     return msgspec.defstruct(table.name, fields, forbid_unknown_fields=True, gc=False)
-
-
-class _Usual(dict[tuple[type, ...], bool]):
-    """Whether values of these types go into these columns as they are; decided once for each combination met."""
-
-    def __init__(self, columns: Sequence[Column]) -> None:
-        super().__init__()
-        self._columns = columns
-
-    def __missing__(self, types: tuple[type, ...]) -> bool:
-        if len(self) > 1000:
-            self.clear()
-        self[types] = usual = all(
-            type_ is _PLAIN_TYPE[column.type]
-            or (type_ is int and column.type == "real")
-            or (type_ is type(None) and not column.required)
-            for type_, column in zip(types, self._columns, strict=True)
-        )
-        return usual
 
 
 def malformed(message: str) -> RequestFailed:

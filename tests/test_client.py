@@ -151,10 +151,18 @@ def test_evidence_is_cut_at_64_kib() -> None:
     assert result.body == b"x" * MOST_EVIDENCE == b"x" * 65_536
 
 
-def test_an_odd_body_is_a_good_answer_marked_odd() -> None:
+def test_a_body_with_a_lone_surrogate_is_a_good_answer() -> None:
     result = judge(response(200, JSON, rb'["\ud800"]'))
     assert isinstance(result, Answer)
-    assert result.odd
+    assert result.data == ["\ud800"]
+
+
+def test_the_callers_parser_has_the_first_look_at_good_answers_only() -> None:
+    assert judge(response(200, JSON, b"[1]"), None, len).parsed == 3
+    left = judge(response(200, JSON, b"[1]"), None, lambda body: None)
+    assert (left.data, left.parsed) == ([1], None)
+    assert isinstance(judge(response(404, JSON, b"[1]"), None, len), RequestFailed)
+    assert isinstance(judge(response(200, "text/html", b"[1]"), None, len), RequestFailed)
 
 
 @pytest.mark.parametrize(
@@ -246,7 +254,7 @@ def failure(client: Client, path: str = "/items") -> RequestFailed:
 def test_a_good_answer_is_its_json(governor: Tally, mocked: responses.RequestsMock) -> None:
     mocked.get(f"{BASE}/items", json={"items": [1]}, match=[responses.matchers.query_param_matcher({"a": "1 &"})])
     answer = client_of(governor).get("/items", {"a": "1 &"})
-    assert (answer.data, answer.odd, answer.status) == ({"items": [1]}, False, 200)
+    assert (answer.data, answer.status) == ({"items": [1]}, 200)
     assert governor.left == [(Outcome.OK, None, None)]
 
 

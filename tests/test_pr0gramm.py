@@ -36,10 +36,10 @@ class StubClient:
     def time(self) -> float:
         return float(NOW)
 
-    def get(self, path: str, params: Mapping[str, object]) -> Answer:
+    def get(self, path: str, params: Mapping[str, object], parse: object = None) -> Answer:
         self.asked.append((path, dict(params)))
         body = self._answer(path, params)
-        return Answer(*decode(body), 200, body)
+        return Answer(decode(body), 200, body)
 
 
 def always(answer: Any) -> Any:

@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 
 from fetcher.errors import RequestFailed
 from fetcher.model import Column, Outcome, Table
-from fetcher.rows import RowBuilder, as_json, decode, storable_text
+from fetcher.rows import Parser, RowBuilder, as_json, decode, storable_text
 
 PLAIN = Table(
     "things",
@@ -27,18 +27,19 @@ PLAIN = Table(
     ),
     parent="item_id",
 )
-"""Its columns are of types that the fast path knows."""
+"""Its columns are of types that the Parser knows."""
 
 FULL = Table("items", (*PLAIN.columns, Column("on", "boolean"), Column("list", "json")))
 """Its columns are of every type."""
 
 plain, full = RowBuilder(PLAIN), RowBuilder(FULL)
+parser = Parser((PLAIN,), absent=("error",))
 GOOD: dict[str, Any] = {"id": 7, "name": "n", "score": 0.5, "up": -1}
 
 
-def built(builder: RowBuilder, *objects: Any, odd: bool = False) -> tuple[list[Any], list[str]]:
+def built(builder: RowBuilder, *objects: Any) -> tuple[list[Any], list[str]]:
     notes: list[str] = []
-    return builder.rows(objects, notes, odd=odd), notes
+    return builder.rows(objects, notes), notes
 
 
 def row_of(builder: RowBuilder = full, /, **changes: Any) -> tuple[dict[str, Any], dict[str, Any], list[str]]:
@@ -146,7 +147,7 @@ def test_an_absent_or_null_optional_field_is_null_without_a_note(given: Any) -> 
 def test_a_required_field_missing_or_unusable_is_malformed(field: str, given: Any) -> None:
     thing = {key: value for key, value in (GOOD | {field: given}).items() if value is not ...}
     with pytest.raises(RequestFailed, match=rf"things: {field}") as failed:
-        built(plain, thing, odd=True)
+        built(plain, thing)
     assert failed.value.outcome is Outcome.MALFORMED
     assert "\n" not in str(failed.value)
     assert str(failed.value).isascii()
@@ -162,26 +163,25 @@ def test_what_is_no_object_is_malformed(given: Any) -> None:
 
 def test_a_lone_surrogate_is_null_and_its_escape_kept() -> None:
     optional = RowBuilder(Table("t", (Column("id", "integer", required=True), Column("text", "text"))))
-    data, odd = decode(rb'[{"id": 1, "text": "\ud800"}]')
-    assert odd
-    (row,) = optional.rows(data, [], odd=odd)
+    data = decode(rb'[{"id": 1, "text": "\ud800"}]')
+    (row,) = optional.rows(data, [])
     assert row == (1, None, r'{"text":"\ud800"}')
 
 
 def test_a_surrogate_pair_is_a_character() -> None:
-    data, odd = decode(rb'"\ud83d\ude00"')
-    assert (data, odd) == ("😀", False)
+    data = decode(rb'"\ud83d\ude00"')
+    assert data == "😀"
 
 
 def test_the_last_of_duplicated_keys_counts_in_strict_and_odd_bodies() -> None:
-    assert decode(b'{"a": 1, "a": 2}') == ({"a": 2}, False)
-    assert decode(b'{"a": 1, "a": 1e999}') == ({"a": "1e999"}, True)
+    assert decode(b'{"a": 1, "a": 2}') == {"a": 2}
+    assert decode(b'{"a": 1, "a": 1e999}') == {"a": "1e999"}
 
 
-def test_integers_beyond_sqlite_are_noticed_on_both_paths() -> None:
+def test_integers_beyond_sqlite_are_noticed() -> None:
     for number in (2**63, 2**64, -(2**63) - 1, -(2**64), 10**30):
-        data, odd = decode(json.dumps([GOOD | {"up": number}]).encode())
-        rows = plain.rows(data, [], odd=odd)
+        data = decode(json.dumps([GOOD | {"up": number}]).encode())
+        rows = plain.rows(data, [])
         assert rows[0][3] is None
         assert json.loads(rows[0][4]) == {"up": number}
 
@@ -190,11 +190,11 @@ def test_whatever_decode_takes_can_be_written_however_deep() -> None:
     for depth in range(900, 1010):
         body = b'[{"id": 1, "name": "", "deep": ' + b"[" * depth + b"]" * depth + b"}]"
         try:
-            data, odd = decode(body)
+            data = decode(body)
         except ValueError:
             continue
         try:
-            plain.rows(data, [], odd=odd)
+            plain.rows(data, [])
         except RequestFailed:
             continue
 
@@ -228,7 +228,7 @@ def test_what_is_no_json_is_a_value_error(body: bytes) -> None:
 
 
 def test_a_number_beyond_a_double_is_kept_as_it_was_written() -> None:
-    assert decode(b"[1e400, -1e400, 0.5]") == (["1e400", "-1e400", 0.5], True)
+    assert decode(b"[1e400, -1e400, 0.5]") == ["1e400", "-1e400", 0.5]
 
 
 text = st.text(st.characters(codec=None) | st.sampled_from('\0\ud800\udfff"\\ü😀'), max_size=6)
@@ -284,11 +284,39 @@ def outcome(build: Any) -> Any:
 @example([{"id": 1, "name": "", "score": 0.0, "up": True}])
 @example([{"id": 1, "name": "", "score": 2**63 - 1, "up": -(2**63) - 1}])
 @example([{"id": 1, "name": "", "score": 10**400, "up": None}, {"id": None, "name": "", "score": 1, "up": 1}])
-def test_the_fast_path_and_the_careful_path_agree(things: list[Any]) -> None:
-    data, odd = decode(json.dumps(things).encode())
-    fast = outcome(lambda notes: plain.rows(data, notes, (1,), odd=odd))
-    careful = outcome(lambda notes: [plain.row(each, notes, (1,)) for each in data])
-    assert fast == careful
+def test_the_parser_takes_nothing_that_the_builder_would_make_otherwise(things: list[Any]) -> None:
+    body = json.dumps({"things": things, "ts": 1}).encode()
+    parsed = parser.parse(body)
+    if parsed is not None:
+        rows = parser.rows(parsed, 1)["things"]
+        careful = outcome(lambda notes: plain.rows(decode(body)["things"], notes, (1,)))
+        assert careful == repr(([as_stored(plain, row) for row in rows], []))
+
+
+def test_the_parser_takes_the_usual_body() -> None:
+    body = {"things": [GOOD, GOOD | {"up": None, "score": 1}], "ts": 1, "error": None}
+    parsed = parser.parse(json.dumps(body).encode())
+    assert parser.rows(parsed, 5) == {"things": [(5, 7, "n", 0.5, -1, None), (5, 7, "n", 1.0, None, None)]}
+
+
+@pytest.mark.parametrize(
+    "unusual",
+    [
+        {"things": [GOOD | {"new": 1}]},
+        {"things": [{key: GOOD[key] for key in ("id", "name", "score")}]},
+        {"things": [GOOD | {"id": "7"}]},
+        {"things": [GOOD | {"id": None}]},
+        {"things": [GOOD | {"id": 2**63}]},
+        {"things": [GOOD | {"up": True}]},
+        {"things": [GOOD | {"name": "\ud800"}]},
+        {"things": None},
+        {"things": [GOOD], "error": "limitReached"},
+        {},
+        [],
+    ],
+)
+def test_the_parser_leaves_what_is_unusual(unusual: Any) -> None:
+    assert parser.parse(json.dumps(unusual).encode()) is None
 
 
 @pytest.fixture(scope="module")
@@ -303,10 +331,10 @@ def strict_tables() -> Iterator[sqlite3.Connection]:
 @settings(max_examples=120, deadline=None)
 @given(objects)
 def test_every_row_can_be_stored_and_loses_nothing(strict_tables: sqlite3.Connection, thing: Any) -> None:
-    data, odd = decode(json.dumps([thing]).encode())
+    data = decode(json.dumps([thing]).encode())
     for builder, parent in ((plain, (1,)), (full, ())):
         try:
-            (row,) = builder.rows(data, notes := [], parent, odd=odd)
+            (row,) = builder.rows(data, notes := [], parent)
         except RequestFailed:
             continue
         name = builder.table.name
@@ -335,12 +363,10 @@ def test_every_row_can_be_stored_and_loses_nothing(strict_tables: sqlite3.Connec
 )
 def test_decode_raises_nothing_but_a_value_error(body: bytes) -> None:
     try:
-        data, odd = decode(body)
+        data = decode(body)
     except ValueError:
         return
-    # What is not odd holds nothing that a database could not take as text.
-    if not odd:
-        assert storable_text(json.dumps(data, ensure_ascii=False))
+    assert storable_text(as_json(data))
 
 
 @settings(max_examples=100, deadline=None)

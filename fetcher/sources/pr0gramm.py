@@ -189,8 +189,8 @@ class Pr0gramm:
         notes: list[str] = []
         try:
             rows = {
-                "tags": self._tags.rows(data["tags"], notes, (key,), odd=answer.odd),
-                "comments": self._comments.rows(data["comments"], notes, (key,), odd=answer.odd),
+                "tags": self._tags.rows(data["tags"], notes, (key,)),
+                "comments": self._comments.rows(data["comments"], notes, (key,)),
             }
         except RequestFailed as error:
             raise _with_body(error, answer) from None

@@ -39,39 +39,54 @@ def make_table(conn: sqlite3.Connection, table: Table, item: Table) -> None:
 
 
 class Statements:
-    """The SQL that depends on a source's tables, composed once."""
+    """The SQL that depends on a source's tables, composed once.
+
+    Rows are asked for as one JSON text, and written many at a time: sqlite3 gives up the GIL for every row that it
+    steps to, and beside busy workers each time costs more than the row. Those that end in IN take a list of keys.
+    """
 
     def __init__(self, item: Table, children: Mapping[str, Table]) -> None:
         table, key = quoted(item.name), quoted(item.columns[0].name)
         columns = [*(quoted(column.name) for column in item.columns), "extra"]
         listed = [*columns, "listed_at"]
         changes = [f"{name} = excluded.{name}" for name in listed[1:]] + ["unlisted_at = NULL", "gone_at = NULL"]
-        self.upsert_item = (
-            f"INSERT INTO {table} ({', '.join([*columns, 'first_seen_at', 'listed_at'])})"
-            f" VALUES ({_marks(len(columns) + 2)}) ON CONFLICT ({key}) DO UPDATE SET {', '.join(changes)}"
-        )
-        self.known = f"SELECT {key}, fetched_at FROM {table} WHERE {key} BETWEEN ? AND ?"
+        self._many: dict[str, tuple[str, int, str]] = {
+            item.name: (
+                f"INSERT INTO {table} ({', '.join([*columns, 'first_seen_at', 'listed_at'])}) VALUES ",
+                len(columns) + 2,
+                f" ON CONFLICT ({key}) DO UPDATE SET {', '.join(changes)}",
+            ),
+            "work": (
+                "INSERT INTO work (source, stage, key, priority, due_at) VALUES ",
+                5,
+                " ON CONFLICT DO NOTHING",
+            ),
+        }
+        self.known = f"SELECT json_group_array(json_array({key}, fetched_at)) FROM {table} WHERE {key} BETWEEN ? AND ?"
         self.in_scope = (
-            f"SELECT {key} FROM {table} WHERE {key} BETWEEN :lo AND :hi AND unlisted_at IS NULL AND ({item.in_scope})"
+            f"SELECT json_group_array({key}) FROM {table}"
+            f" WHERE {key} BETWEEN :lo AND :hi AND unlisted_at IS NULL AND ({item.in_scope})"
         )
-        self.unlist = f"UPDATE {table} SET unlisted_at = ? WHERE {key} = ?"
-        self.gone = f"UPDATE {table} SET gone_at = ? WHERE {key} = ? AND gone_at IS NULL"
-        self.fetched = f"UPDATE {table} SET fetched_at = ?, gone_at = NULL WHERE {key} = ?"
-        self.fetched_among = f"SELECT {key} FROM {table} WHERE {key} IN ({{}}) AND fetched_at IS NOT NULL"
+        self.unlist = f"UPDATE {table} SET unlisted_at = ? WHERE {key} IN "
+        self.gone = f"UPDATE {table} SET gone_at = ? WHERE gone_at IS NULL AND {key} IN "
+        self.fetched = f"UPDATE {table} SET fetched_at = ?, gone_at = NULL WHERE {key} IN "
+        self.fetched_among = f"SELECT json_group_array({key}) FROM {table} WHERE fetched_at IS NOT NULL AND {key} IN "
         self.clear: dict[str, str] = {}
-        self._insert: dict[str, tuple[str, str]] = {}
         for name, child in children.items():
             parent = quoted(child.parent or "")
-            self.clear[name] = f"DELETE FROM {quoted(name)} WHERE {parent} = ?"
+            self.clear[name] = f"DELETE FROM {quoted(name)} WHERE {parent} IN "
             names = [parent, *(quoted(column.name) for column in child.columns), "extra"]
             # An answer that names one thing twice keeps the last.
-            into = f"INSERT OR REPLACE INTO {quoted(name)} ({', '.join(names)}) VALUES "
-            self._insert[name] = (into, f"({_marks(len(names))})")
+            self._many[name] = (
+                f"INSERT OR REPLACE INTO {quoted(name)} ({', '.join(names)}) VALUES ",
+                len(names),
+                "",
+            )
 
-    def insert(self, name: str, rows: int) -> str:
-        """The statement that inserts so many rows of a child table at once."""
-        into, one = self._insert[name]
-        return into + ", ".join([one] * rows)
+    def insert(self, table: str, rows: int) -> str:
+        """The statement that writes so many rows of a table at once."""
+        into, width, then = self._many[table]
+        return into + ", ".join([f"({marks(width)})"] * rows) + then
 
 
 def quoted(name: str) -> str:
@@ -79,5 +94,6 @@ def quoted(name: str) -> str:
     return f'"{name}"'
 
 
-def _marks(count: int) -> str:
+def marks(count: int) -> str:
+    """So many parameters."""
     return ", ".join("?" * count)

@@ -14,6 +14,7 @@ from operator import itemgetter
 from pathlib import Path
 from typing import Any
 
+import msgspec
 from sqlite_utils import Database
 
 from fetcher.errors import ConfigurationError, StoreError
@@ -37,12 +38,13 @@ from fetcher.model import (
 )
 from fetcher.stores.file import REFUSED, connect, connect_readonly, explained, is_made, lock
 from fetcher.stores.migrations import migrations
-from fetcher.stores.schema import Statements, make_table, quoted
+from fetcher.stores.schema import Statements, make_table, marks, quoted
 
 PARAMETERS = 500
 """About as many values go into one INSERT: more are no faster (docs/benchmarks.md)."""
 
 _MIRROR, _REFRESH = 0, -1
+_decode = msgspec.json.Decoder().decode
 
 
 @dataclass(frozen=True, slots=True)
@@ -200,9 +202,10 @@ class SqliteStore:
                 if priority is None:
                     break
                 below = priority
-                rows = self._conn.execute(
-                    f"SELECT key, attempts FROM work WHERE {within} AND due_at <= ? AND priority = ?"
-                    f" ORDER BY key {'DESC' if order == 'newest' else 'ASC'} LIMIT ?",
+                rows = self._array(
+                    "SELECT json_group_array(json_array(key, attempts)) FROM (SELECT key, attempts FROM work"
+                    f" WHERE {within} AND due_at <= ? AND priority = ?"
+                    f" ORDER BY key {'DESC' if order == 'newest' else 'ASC'} LIMIT ?)",
                     [*where, now, priority, most - len(found) + len(skip)],
                 )
                 found += [Work(stage, key, priority, attempts) for key, attempts in rows if key not in skip]
@@ -311,7 +314,7 @@ class SqliteStore:
         fetched = self._write_details(batch, now) if batch.details else 0
         ended = 0
         if batch.gone:
-            self._conn.executemany(self._sql.gone, [(now, key) for key in batch.gone])
+            self._for_keys(self._sql.gone, batch.gone, now)
         if batch.details or batch.gone:
             ended = self._forget_work(batch.stage, [*batch.details, *batch.gone])
         for failure in batch.failures:
@@ -332,22 +335,15 @@ class SqliteStore:
         keys = {row[0] for row in page.rows}
         known: dict[Key, int | None] = {}
         if keys:
-            known = dict(self._conn.execute(self._sql.known, [min(keys), max(keys)]))
+            known = dict(self._array(self._sql.known, [min(keys), max(keys)]))
             rows = sorted(page.rows, key=itemgetter(0))
-            self._conn.executemany(self._sql.upsert_item, [(*row, now, now) for row in rows])
+            self._insert(self._item.name, [(*row, now, now) for row in rows])
         wanted = [
-            (self.source, stage, key, _REFRESH if known.get(key) is not None else _MIRROR)
+            (self.source, stage, key, _REFRESH if known.get(key) is not None else _MIRROR, 0)
             for key in sorted(keys)
             if (at := known.get(key)) is None or at < sweep.started_at
         ]
-        queued = (
-            self._conn.executemany(
-                "INSERT INTO work (source, stage, key, priority, due_at) VALUES (?, ?, ?, ?, 0) ON CONFLICT DO NOTHING",
-                wanted,
-            ).rowcount
-            if wanted
-            else 0
-        )
+        queued = self._insert("work", wanted)
         parked = sum(self._park(failure, now) for failure in page.failures) - self._unpark_listed(keys)
         again = self._unpark_older(stage, keys, sweep.started_at)
         queued, parked = queued + again, parked - again
@@ -387,12 +383,10 @@ class SqliteStore:
 
     def _prove(self, scope: Scope, proven: Interval, keys: set[Key], sweep: int, now: int) -> None:
         """Mark what is stored there and was not listed again, then write the coverage, merged with what it touches."""
-        stored = {
-            key for (key,) in self._conn.execute(self._sql.in_scope, {"lo": proven.lo, "hi": proven.hi, "scope": scope})
-        }
+        stored = set(self._array(self._sql.in_scope, {"lo": proven.lo, "hi": proven.hi, "scope": scope}))
         unlisted = stored - keys
         if unlisted:
-            self._conn.executemany(self._sql.unlist, [(now, key) for key in unlisted])
+            self._for_keys(self._sql.unlist, sorted(unlisted), now)
         lo, hi, items, walked_at = proven.lo, proven.hi, len(stored) - len(unlisted), now
         touched = self._conn.execute(
             "SELECT lo, hi, items, walked_at FROM coverage"
@@ -404,7 +398,7 @@ class SqliteStore:
             lo, hi = min(lo, each[0]), max(hi, each[1])
             items, walked_at = items + each[2], min(walked_at, each[3])
         if overlaps:
-            items = len(self._conn.execute(self._sql.in_scope, {"lo": lo, "hi": hi, "scope": scope}).fetchall())
+            items = len(self._array(self._sql.in_scope, {"lo": lo, "hi": hi, "scope": scope}))
         self._conn.executemany(
             "DELETE FROM coverage WHERE source = ? AND scope = ? AND sweep = ? AND lo = ?",
             [(self.source, scope, sweep, each[0]) for each in touched],
@@ -421,39 +415,50 @@ class SqliteStore:
         again = self._fetched_before(keys)
         for name in self._children:
             if again:
-                self._conn.executemany(self._sql.clear[name], [(key,) for key in again])
+                self._for_keys(self._sql.clear[name], again)
             rows: list[Row] = []
             for key in keys:
                 rows.extend(sorted(batch.details[key].rows.get(name, ()), key=itemgetter(1)))
             self._insert(name, rows)
-        self._conn.executemany(self._sql.fetched, [(now, key) for key in keys])
+        self._for_keys(self._sql.fetched, keys, now)
         return len(keys) - len(again)
 
-    def _insert(self, name: str, rows: Sequence[Row]) -> None:
-        """Insert many rows by few statements: sqlite3 wins the GIL back once for each, not for every row."""
-        if not rows:
-            return
-        together = max(1, PARAMETERS // len(rows[0]))
-        even = len(rows) - len(rows) % together
-        for start in range(0, even, together):
-            values = list(chain.from_iterable(rows[start : start + together]))
-            self._conn.execute(self._sql.insert(name, together), values)
-        self._conn.executemany(self._sql.insert(name, 1), rows[even:])
+    def _insert(self, table: str, rows: Sequence[Row]) -> int:
+        """Write many rows by few statements; returns how many were written."""
+        written = 0
+        together = max(1, PARAMETERS // len(rows[0])) if rows else 1
+        for start in range(0, len(rows), together):
+            some = rows[start : start + together]
+            statement = self._sql.insert(table, len(some))
+            written += self._conn.execute(statement, list(chain.from_iterable(some))).rowcount
+        return written
+
+    def _for_keys(self, statement: str, keys: Sequence[Key], *values: Any) -> int:
+        """Execute a statement that ends in IN for many keys; returns how many rows it changed."""
+        changed = 0
+        for start in range(0, len(keys), PARAMETERS):
+            some = keys[start : start + PARAMETERS]
+            changed += self._conn.execute(f"{statement}({marks(len(some))})", [*values, *some]).rowcount
+        return changed
+
+    def _array(self, statement: str, parameters: Any) -> Any:
+        """The JSON array that a SELECT makes."""
+        return _decode(self._conn.execute(statement, parameters).fetchone()[0])
 
     def _fetched_before(self, keys: Sequence[Key]) -> list[Key]:
         found: list[Key] = []
-        for start in range(0, len(keys), 500):
-            some = keys[start : start + 500]
-            marks = ",".join("?" * len(some))
-            found += [key for (key,) in self._conn.execute(self._sql.fetched_among.format(marks), some)]
+        for start in range(0, len(keys), PARAMETERS):
+            some = keys[start : start + PARAMETERS]
+            found += self._array(f"{self._sql.fetched_among}({marks(len(some))})", some)
         return found
 
     def _forget_work(self, stage: str, keys: Sequence[Key]) -> int:
-        """Take finished work out; returns how much of it was not parked."""
-        named = [(self.source, stage, key) for key in keys]
-        removed = self._conn.executemany("DELETE FROM work WHERE source = ? AND stage = ? AND key = ?", named).rowcount
+        """Take finished work out; returns how much there was."""
+        removed = self._for_keys(
+            "DELETE FROM work WHERE source = ? AND stage = ? AND key IN ", keys, self.source, stage
+        )
         if self._conn.execute("SELECT 1 FROM failures LIMIT 1").fetchone():
-            self._conn.executemany("DELETE FROM failures WHERE source = ? AND stage = ? AND key = ?", named)
+            self._for_keys("DELETE FROM failures WHERE source = ? AND stage = ? AND key IN ", keys, self.source, stage)
         return removed
 
     def _write_failure(self, failure: Failure, now: int) -> int:
