@@ -62,6 +62,9 @@ RATE_SECONDS = 60.0
 LOOK_SECONDS = 1.0
 """How often an idle engine looks for work that another process has added."""
 
+GATHER_SECONDS = 0.01
+"""How long results gather before they are taken, while the workers have enough to do."""
+
 TICK_SECONDS = 0.5
 """How often progress is told."""
 
@@ -472,6 +475,9 @@ class Engine:
         """Wait for the next result, at most until something else is due, and take all that have come."""
         try:
             self._take(self._stop.receive(self._done, self._patience()))
+            if self._fetching > 2 * self._plan.workers:
+                # Every wake-up takes the GIL from a worker: while they have calls enough, results gather.
+                self._stop.wait(GATHER_SECONDS)
             for _ in range(self._done.qsize()):
                 self._take(self._done.get())
         except queue.Empty:
