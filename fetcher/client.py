@@ -170,6 +170,7 @@ class Client:
         request.hooks = self._template.hooks
         request._cookies = self._template._cookies  # type: ignore[attr-defined]
         response = self._adapter.send(request, timeout=self._timeout, **self._sending)
+        response.content  # noqa: B018 - an adapter of the caller's may not have read it; here its errors are a request's
         if self._session.hooks["response"]:
             response = dispatch_hook("response", self._session.hooks, response)  # type: ignore[no-untyped-call]
         return response
@@ -201,7 +202,8 @@ def _checked_origin(base_url: str) -> tuple[str, str | None, int | None]:
     except ValueError:
         origin, parts = ("", None, None), urlsplit("")
     if origin[0] not in ("http", "https") or not origin[1]:
-        raise ConfigurationError(f"API_BASE_URL is no http(s) address: {base_url}")
+        shown = base_url.rpartition("@")[2]
+        raise ConfigurationError(f"API_BASE_URL is no http(s) address: {shown}")
     if parts.username or parts.password or parts.query or parts.fragment:
         # It is written into the database and shown, where no secret may go.
         raise ConfigurationError("API_BASE_URL may hold no user, password, query or fragment")

@@ -12,7 +12,7 @@ from queue import SimpleQueue
 from typing import Any, Protocol
 
 from fetcher.coverage import clip, plan_walks
-from fetcher.errors import Interrupted, LoginError, RemoteError, RequestFailed, Stopped, StoreError
+from fetcher.errors import FetcherError, Interrupted, LoginError, RemoteError, RequestFailed, Stopped, StoreError
 from fetcher.governor import Governor, backoff
 from fetcher.model import (
     GONE,
@@ -243,7 +243,13 @@ class Engine:
         self._stop.on_set(partial(self._done.put, None))
         self._details: Workers[_About] = Workers(plan.workers, self._done, "fetcher-detail")
         # With one worker there is one thread, so that never two requests are open.
-        self._lists = self._details if plan.workers == 1 else Workers(self._source.walks, self._done, "fetcher-list")
+        self._lists = self._details
+        if plan.workers > 1:
+            try:
+                self._lists = Workers(self._source.walks, self._done, "fetcher-list")
+            except BaseException:
+                self._details.close()
+                raise
         try:
             self._survey()
             while not self._finished():
@@ -276,13 +282,10 @@ class Engine:
     def _first_answer(self) -> Interval:
         """The universe, waited for at most FIRST_ANSWER_SECONDS."""
         attempts = 0
+        began = self._stop.now()
         while True:
             self._ask_head()
-            answer = self._done.get()
-            if answer is None:
-                raise Stopped("stopped before the first answer")
-            self._fetching -= 1
-            result = answer[1]
+            result = self._wait_for_head()
             try:
                 if isinstance(result, BaseException):
                     raise result
@@ -291,11 +294,12 @@ class Engine:
             except RequestFailed as error:
                 if error.outcome is Outcome.LIMITED:
                     log.warning("the first request is refused (%s); waiting to ask again", error)
+                    began = self._stop.now()
                     continue
                 attempts += 1
                 if error.outcome is Outcome.DENIED:
                     raise _login_needed(error) from None
-                late = self._stop.now() - self._began > FIRST_ANSWER_SECONDS
+                late = self._stop.now() - began > FIRST_ANSWER_SECONDS
                 nonsense = error.outcome is not Outcome.UNAVAILABLE and attempts >= NONSENSE_TRIES
                 if late or nonsense or error.outcome is Outcome.GONE:
                     raise RemoteError(
@@ -304,6 +308,18 @@ class Engine:
                 log.warning("no first answer yet (%s); trying for up to %.0f s", error, FIRST_ANSWER_SECONDS)
                 if self._stop.wait(backoff(attempts, self._plan.max_backoff)):
                     raise Stopped("stopped before the first answer") from None
+
+    def _wait_for_head(self) -> Any:
+        while True:
+            try:
+                answer = self._stop.receive(self._done, TICK_SECONDS)
+            except queue.Empty:
+                self._tell()
+                continue
+            if answer is None:
+                raise Stopped("stopped before the first answer")
+            self._fetching -= 1
+            return answer[1]
 
     def _finished(self) -> bool:
         if self._stop.is_set():
@@ -325,10 +341,7 @@ class Engine:
 
     def _list(self) -> None:
         """Send for every page that is due."""
-        left = self._limit_left()
-        if left is not None and (left == 0 or (self._queued >= left and not self._dry)):
-            if left == 0:
-                self._listings = [each for each in self._listings if each.flying]
+        if self._listing_waits():
             return
         now = self._stop.now()
         while self._walks and len(self._listings) < self._source.walks:
@@ -338,6 +351,11 @@ class Engine:
             if not listing.flying and listing.due <= now:
                 listing.flying = True
                 self._lists.send(listing, self._source.page, listing.walk)
+
+    def _listing_waits(self) -> bool:
+        """Whether what is queued is enough for the limit: queued work comes first."""
+        left = self._limit_left()
+        return left is not None and (left == 0 or (self._queued >= left and not self._dry))
 
     def _listed(self, listing: _Listing, page: Page) -> None:
         now = self._stop.now()
@@ -371,12 +389,8 @@ class Engine:
     def _claim(self) -> None:
         """Claim due work up to the window, in blocks, and send for it."""
         plan = self._plan
-        free = plan.window - len(self._claimed)
-        left = self._limit_left()
-        if left is not None:
-            free = min(free, left - len(self._claimed))
-        busy = self._fetching > 2 * plan.workers
-        if free <= 0 or (busy and free < plan.batch_size) or (self._dry and self._stop.now() < self._look_at):
+        free = self._free()
+        if free <= 0 or (self._dry and self._stop.now() < self._look_at):
             return
         works, due = self._store.claim(self._stage.name, free, plan.order, plan.bounds, self._claimed)
         self._dry = len(works) < free
@@ -388,6 +402,16 @@ class Engine:
         size = self._stage.batch
         for first in range(0, len(works), size):
             self._send_for(tuple(work.key for work in works[first : first + size]))
+
+    def _free(self) -> int:
+        """How much may be claimed now; 0 while the workers have enough and there is room for less than a batch."""
+        plan = self._plan
+        free = plan.window - len(self._claimed)
+        left = self._limit_left()
+        if left is not None:
+            free = min(free, left - len(self._claimed))
+        busy = self._fetching > 2 * plan.workers
+        return 0 if busy and free < plan.batch_size else free
 
     def _send_for(self, keys: tuple[Key, ...]) -> None:
         self._fetching += 1
@@ -427,6 +451,8 @@ class Engine:
         if isinstance(result, RequestFailed) and result.outcome is Outcome.LIMITED:
             self._ask_head()
             return
+        if isinstance(result, BaseException) and not isinstance(result, RequestFailed):
+            raise result
         if isinstance(result, RequestFailed) and result.outcome is Outcome.DENIED:
             raise _login_needed(result)
         denied, self._denied = self._denied, []
@@ -491,9 +517,10 @@ class Engine:
             dues.append(self._open.since + self._plan.batch_seconds)
             if not self._flying():
                 return 0.0
-        dues += [each.due for each in self._listings if not each.flying]
-        if self._dry and self._waits_for is not None:
-            dues.append(now + max(0.0, self._waits_for - self._stop.time()))
+        if not self._listing_waits():
+            dues += [each.due for each in self._listings if not each.flying]
+        if self._dry and self._free() > 0:
+            dues.append(self._look_at)
         if not self._fetching and not self._listings and (not self._dry or self._waits_for is None):
             return 0.0
         return max(0.0, min(dues) - now)
@@ -618,7 +645,7 @@ class Engine:
         self._close(0.1)
         self._commit()
         summary = self._end("interrupted")
-        return Interrupted(f"interrupted; all {summary.counts.stored:,} items of this run are stored", summary)
+        return Interrupted(f"interrupted; the {summary.counts.stored:,} items fetched in this run are stored", summary)
 
     def _give_up(self, error: BaseException) -> None:
         """Commit what is finished before an error ends the run."""
@@ -627,7 +654,9 @@ class Engine:
         while self._done.qsize():
             self._take_if_good(self._done.get())
         self._commit()
-        self._end("failed", str(error) or type(error).__name__)
+        summary = self._end("failed", str(error) or type(error).__name__)
+        if isinstance(error, FetcherError):
+            error.summary = summary
 
     def _take_if_good(self, answer: tuple[_About, Any] | None) -> None:
         """Take a result of a run that is ending; what failed stays due, with no attempt spent."""

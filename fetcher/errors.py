@@ -19,9 +19,10 @@ from fetcher.model import Outcome
 
 
 class FetcherError(Exception):
-    """Something of ours went wrong."""
+    """Something of ours went wrong. `summary` says what a run had done by then, None where there was no run."""
 
     exit_code = 1
+    summary: Any = None
 
 
 class ConfigurationError(FetcherError):
@@ -49,7 +50,7 @@ class StoreError(FetcherError):
 
 
 class Interrupted(FetcherError):
-    """The run was asked to stop; all that was reported as stored is stored. `summary` says what was done."""
+    """The run was asked to stop; all that was reported as stored is stored."""
 
     exit_code = 130
 

@@ -7,6 +7,7 @@ import threading
 from collections import deque
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import NamedTuple
 
 from fetcher.errors import Stopped
 from fetcher.model import Outcome
@@ -31,8 +32,7 @@ def backoff(attempts: int, most: float, random_: Callable[[], float] = random.ra
     return random_() * min(most, 2.0 ** min(attempts, 32))
 
 
-@dataclass(frozen=True, slots=True)
-class Ticket:
+class Ticket(NamedTuple):
     """Permission for one request; handed back when it has ended."""
 
     started: float
@@ -132,7 +132,7 @@ class Governor:
             return outcome
 
     def abandon(self, ticket: Ticket) -> None:
-        """Take back a request that never ended, because the run did."""
+        """Take back a request that was never answered: its connection was stale, or the run ends."""
         with self._changed:
             self._in_flight -= 1
             self._probing = self._probing and not ticket.probe

@@ -119,7 +119,8 @@ def preview(
     store = SqliteStore.peek(path, parts.source.name, parts.source.tables)
     try:
         universe = parts.listing.universe()
-        start = survey(parts.listing, store, parts.plan, universe)[1]
+        anew = parts.plan.full and store is not None and not store.sweep().open
+        start = survey(parts.listing, None if anew else store, parts.plan, universe)[1]
     except RequestFailed as error:
         kind = LoginError if error.outcome is Outcome.DENIED else RemoteError
         raise kind(f"no usable first answer: {error}") from None

@@ -136,7 +136,7 @@ class RowBuilder:
             for field, value in each.items():
                 if field not in self._names:
                     extra[field] = value
-                    notes.append(f"{name}.{field}: a field not known yet; kept in extra")
+                    notes.append(f"{name}.{ascii(field)[1:-1][:60]}: a field not known yet; kept in extra")
         return (*parent, *values, as_json(extra) if extra else None)
 
 

@@ -38,7 +38,11 @@ class Settings(BaseSettings):
     api_base_url: str | None = option(None, "--base-url", "where the API is; default: the source's own address")
     db_path: Path = option(Path("pr0gramm.db"), None, "the database, where no DB argument is given")
     max_parallel_requests: int = option(
-        10, "--workers", "details in flight; listing has a slot of its own", ge=1, le=1000
+        10,
+        "--workers",
+        "details in flight; listing has a slot of its own, except at 1: never two requests open",
+        ge=1,
+        le=1000,
     )
     request_delay: float = option(1.0, "--delay", "seconds between list pages", ge=0, allow_inf_nan=False)
     max_requests_per_second: float = option(
@@ -64,6 +68,7 @@ class Settings(BaseSettings):
         "--start-from",
         "begin at this id and include it: this run is bound to [1, N], oldest first to [N, newest]",
         ge=1,
+        le=2**63 - 1,
     )
     full_update: bool = option(False, "--full", "list and fetch everything anew, or go on with the sweep still open")
     user_agent: str = option(

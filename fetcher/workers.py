@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import queue
 from collections.abc import Callable
-from concurrent.futures import ThreadPoolExecutor, wait
+from concurrent.futures import Future, ThreadPoolExecutor, wait
 from queue import SimpleQueue
 from typing import Any, Generic, TypeVar
+
+from fetcher.errors import ConfigurationError
 
 A = TypeVar("A")
 
@@ -22,7 +24,15 @@ class Workers(Generic[A]):
         self._calls: SimpleQueue[tuple[A, Callable[..., Any], tuple[Any, ...]] | None] = SimpleQueue()
         self._done = done
         self._pool = ThreadPoolExecutor(threads, thread_name_prefix=name)
-        self._loops = [self._pool.submit(self._work) for _ in range(threads)]
+        self._loops: list[Future[None]] = []
+        try:
+            for _ in range(threads):
+                self._loops.append(self._pool.submit(self._work))
+        except RuntimeError as error:
+            # The loops that did begin would be waited for at exit; one may be counted that has no thread.
+            for _ in range(threads):
+                self._calls.put(None)
+            raise ConfigurationError(f"{threads} threads cannot be started ({error}): set fewer --workers") from None
 
     def send(self, about: A, call: Callable[..., Any], *args: Any) -> None:
         """Have `call(*args)` made by the next free thread."""

@@ -22,6 +22,7 @@ import pytest
 import requests
 
 from fetcher import Committed, Interrupted, LoginError, RemoteError, Stop, StoreError
+from fetcher.engine import Engine
 from fetcher.simulator import Answer, Simulator, World
 from fetcher.simulator.world import LAST_CREATED
 from fetcher.sources.pr0gramm import Pr0gramm
@@ -270,7 +271,7 @@ def test_a_signal_in_the_middle_of_a_long_pause_ends_the_run_at_once(
     assert process.returncode == 130
     stored = one(db, "SELECT count(*) FROM items WHERE fetched_at IS NOT NULL")
     assert stored == 20
-    assert err.startswith("fetcher: interrupted; all 20 items of this run are stored. Go on with: fetcher fetch ")
+    assert err.startswith("fetcher: interrupted; the 20 items fetched in this run are stored. Go on with: ")
     assert f"Stored {stored} items" in out
     assert query(db, "SELECT ended, stored FROM runs") == [("interrupted", stored)]
 
@@ -296,7 +297,7 @@ def test_a_signal_while_an_answer_hangs_ends_the_run_at_once(db: Path, simulate:
         seconds, _, err = seconds_to_end(process)
     assert seconds < SOON
     assert process.returncode == 130
-    assert "Go on with: fetcher fetch " in err
+    assert "-m fetcher fetch " in err.partition("Go on with: ")[2]
     assert one(db, "SELECT count(*) FROM items WHERE fetched_at IS NOT NULL") == 20
 
 
@@ -897,3 +898,44 @@ def test_a_login_that_expires_ends_the_run_and_costs_no_item(db: Path, simulate:
     expired = False
     assert mirror(db, simulator).exit_code == 0
     assert_complete(db, world)
+
+
+def test_an_interrupt_while_the_head_is_asked_sets_no_item_aside(db: Path, simulate: Simulate) -> None:
+    world = World(seed=1, items=30)
+    stop = Stop()
+
+    def faults(kind: str, key: int, attempt: int) -> Answer | None:
+        if kind == "info":
+            return DENIED
+        if attempt > 2:
+            stop.set()
+            return Answer(delay=30)
+        return None
+
+    with pytest.raises(Interrupted):
+        mirror(db, simulate(world, faults=faults), stop=stop)
+    assert query(db, "SELECT count(*) FROM work WHERE due_at IS NULL OR attempts > 0") == [(0,)]
+
+
+# --- idle engines -----------------------------------------------------------------------------------
+
+
+def test_an_engine_that_waits_does_not_spin(db: Path, simulate: Simulate) -> None:
+    world = World(seed=1, items=600)
+    broken = world.ids()[-1]
+
+    def faults(kind: str, key: int, attempt: int) -> Answer | None:
+        # The limit holds the listing back, a retry falls due, and the answers take their time.
+        return Answer(500, {"Content-Type": "text/html"}, b"") if kind == "info" and key == broken else None
+
+    looks = 0
+    finished = Engine._finished
+
+    def counted(engine: Engine) -> bool:
+        nonlocal looks
+        looks += 1
+        return finished(engine)
+
+    with mock.patch.object(Engine, "_finished", counted):
+        mirror(db, simulate(world, latency=0.2, faults=faults), limit=100, max_parallel_requests=10, db_batch_size=400)
+    assert looks < 1000, "a look for each result, and some for the clock"

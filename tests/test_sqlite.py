@@ -776,7 +776,7 @@ def test_an_empty_file_becomes_a_mirror() -> None:
 
 def test_a_folder_is_no_database() -> None:
     DB.mkdir()
-    with pytest.raises(StoreError, match="cannot be opened"):
+    with pytest.raises(StoreError, match="is a folder"):
         SqliteStore.open(DB, "toy", TABLES, "http://toy.test")
     with pytest.raises(StoreError, match="there is no database"):
         overview(DB, TABLES)

@@ -6,12 +6,13 @@ import importlib
 import logging
 import os
 import sys
+import threading
 from typing import NoReturn
 
 import click
 
 from fetcher._version import __version__
-from fetcher.errors import FetcherError, Interrupted
+from fetcher.errors import FetcherError
 
 COMMANDS = ("fetch", "status", "simulate")
 
@@ -57,35 +58,30 @@ def main(args: list[str] | None = None) -> NoReturn:
     try:
         result = cli.main(args, prog_name="fetcher", standalone_mode=False)
         code = result if isinstance(result, int) else 0
-    except Interrupted as error:
-        _complain(str(error))
-        # A thread may hang in a name resolution that nothing can wake: everything is committed, so leave it behind.
-        _leave_now(error.exit_code)
     except (click.Abort, KeyboardInterrupt):
-        _leave_now(130)
+        code = 130
     except click.ClickException as error:
         error.show()
         code = error.exit_code
     except FetcherError as error:
         _complain(str(error))
         code = error.exit_code
-    except BrokenPipeError:
-        # Whoever read our output has gone; nobody is left to tell.
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        code = 1
     except Exception as error:
         logging.getLogger("fetcher").debug("where it happened", exc_info=True)
         _complain(f"an error of ours: {type(error).__name__}: {error} (LOG_LEVEL=DEBUG shows where)")
         code = 1
-    sys.exit(code)
+    _leave(code)
 
 
 def _complain(message: str) -> None:
     click.echo(f"fetcher: {message}", err=True)
 
 
-def _leave_now(code: int) -> NoReturn:
-    logging.shutdown()
-    sys.stdout.flush()
-    sys.stderr.flush()
-    os._exit(code)
+def _leave(code: int) -> NoReturn:
+    """End, and do not wait for a thread of a run that has ended: it may hang in a name resolution for minutes."""
+    if any(thread.name.startswith("fetcher-") for thread in threading.enumerate()):
+        logging.shutdown()
+        sys.stdout.flush()
+        sys.stderr.flush()
+        os._exit(code)
+    sys.exit(code)

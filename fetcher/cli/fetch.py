@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import shlex
 import sys
 from collections.abc import Callable
@@ -13,7 +14,7 @@ from pydantic_settings import BaseSettings
 
 from fetcher.cli import EXIT_CODES
 from fetcher.cli.report import Reporter, duration, size, start_lines, start_logging
-from fetcher.errors import Interrupted
+from fetcher.errors import FetcherError, Interrupted
 from fetcher.mirror import Preview, preview
 from fetcher.mirror import fetch as run
 from fetcher.settings import ENV_FILE, Settings, load, options_of, unknown_keys
@@ -90,6 +91,8 @@ def fetch(
     if dry_run:
         _show(preview(source, db, limit=limit, order=order, **given), settings, order)
         return 0
+    # Batches hold thousands of rows and no cycles: by its own measure the collector looks through them all the time.
+    gc.set_threshold(100_000, 20, 50)
     with Reporter(settings, order=order, db=db or settings.db_path, json_lines=json_lines) as reporter:
         stop = Stop()
         try:
@@ -107,6 +110,9 @@ def fetch(
         except Interrupted as error:
             reporter.end(error.summary)
             raise Interrupted(f"{error}. Go on with: {_same_command()}", error.summary) from None
+        except FetcherError as error:
+            reporter.end(error.summary)
+            raise
         reporter.end(summary)
     return summary.exit_code
 
@@ -122,7 +128,8 @@ def _split(what: tuple[str, ...]) -> tuple[str, Path | None]:
 
 
 def _same_command() -> str:
-    return shlex.join(["fetcher", *sys.argv[1:]])
+    as_module = Path(sys.argv[0]).name == "__main__.py"
+    return shlex.join([*([sys.executable, "-m", "fetcher"] if as_module else ["fetcher"]), *sys.argv[1:]])
 
 
 def _show(found: Preview, settings: Settings, order: str) -> None:

@@ -177,6 +177,7 @@ def counted(number: int, thing: str) -> str:
 def summary_lines(summary: Summary, db: Path, start_from: int | None = None) -> list[str]:
     """The lines that a run ends with."""
     counts = summary.counts
+    shown = click.format_filename(db)
     pace = f" ({counts.stored / summary.seconds:,.1f}/s)" if summary.seconds else ""
     lines = [
         f"Stored {counted(counts.stored, 'item')} in {duration(summary.seconds)}{pace};"
@@ -193,8 +194,8 @@ def summary_lines(summary: Summary, db: Path, start_from: int | None = None) -> 
             f"This run was bound by START_FROM {start_from}, there it is complete: run without it for the rest"
         )
     elif summary.ended == "complete":
-        quoted = shlex.quote(str(db))
-        lines.append(f"{db} is complete; run again to bring it up to date. Look into it: sqlite3 {quoted}")
+        quoted = shlex.quote(f"./{shown}" if shown.startswith("-") else shown)
+        lines.append(f"{shown} is complete; run again to bring it up to date. Look into it: sqlite3 {quoted}")
     return lines
 
 

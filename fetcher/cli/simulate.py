@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import os
-
 import click
 
 
@@ -51,4 +49,4 @@ def simulate(
             on_ready=announce,
         )
     except OSError as error:
-        raise _CannotListen(f"Cannot listen on {host}:{port}: {os.strerror(error.errno or 0)}") from error
+        raise _CannotListen(f"Cannot listen on {host}:{port}: {error.strerror or error}") from error

@@ -5,20 +5,19 @@ from __future__ import annotations
 from collections.abc import Mapping
 from functools import cache
 from importlib.metadata import entry_points
-from typing import Any, ClassVar, Protocol, runtime_checkable
+from typing import Any, ClassVar, Protocol
 
 from pydantic import SecretStr
 
 from fetcher.client import Client
 from fetcher.errors import ConfigurationError
-from fetcher.model import Detail, Gone, Interval, Key, Outcome, Page, Scope, Table, Walk
+from fetcher.model import Detail, Gone, Interval, Outcome, Page, Scope, Table, Walk
 from fetcher.settings import SourceOptions
 
 GROUP = "fetcher.sources"
 _OURS = {"pr0gramm": "fetcher.sources.pr0gramm:Pr0gramm"}
 
 
-@runtime_checkable
 class Source(Protocol):
     """What the engine asks of a source. `walks` is how many listings may be walked at once, `page_size`
     how many items a page holds at most.
@@ -84,6 +83,3 @@ def _entry(name: str, value: str) -> Any:
     from importlib.metadata import EntryPoint
 
     return EntryPoint(name, value, GROUP)
-
-
-Rows = Mapping[Key, Detail]

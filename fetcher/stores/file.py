@@ -28,7 +28,7 @@ REFUSED = (
 
 def connect_readonly(path: Path) -> sqlite3.Connection:
     """A read-only connection to a database of ours; a run may be writing it. Raises StoreError."""
-    if not path.is_file():
+    if is_new(path) or path.is_dir():
         raise StoreError(f"there is no database {path}: `fetcher fetch` makes one")
     with explained(path):
         conn = sqlite3.connect(
@@ -52,7 +52,7 @@ def source_of(path: Path) -> str:
     finally:
         conn.close()
     if row is None:
-        raise StoreError(f"{path} mirrors nothing yet: `fetcher fetch` begins")
+        raise StoreError(f"{path} is still empty: run `fetcher fetch`")
     return str(row[0])
 
 
@@ -61,9 +61,18 @@ def is_made(conn: sqlite3.Connection) -> bool:
     return conn.execute("SELECT 1 FROM sqlite_master WHERE name = 'sources'").fetchone() is not None
 
 
+def is_new(path: Path) -> bool:
+    """Whether a database is still to be made there. Raises StoreError when nobody can tell."""
+    try:
+        return not path.exists() or not path.stat().st_size
+    except OSError as error:
+        raise StoreError(f"{path} cannot be read: {os.strerror(error.errno or 0)}") from None
+
+
 def connect(path: Path) -> sqlite3.Connection:
     """A connection that writes, to a database of ours or a new one. Raises StoreError."""
-    conn = sqlite3.connect(path, timeout=BUSY_SECONDS, isolation_level=None, cached_statements=256)
+    # Absolute, for SQLite has names of its own that are no files, such as ":memory:".
+    conn = sqlite3.connect(path.absolute(), timeout=BUSY_SECONDS, isolation_level=None, cached_statements=256)
     try:
         # Refuse first, change later: a file that is not ours stays as it is. One that is new is marked before all
         # else, so that whatever is made of it before a kill is known as ours.
@@ -95,6 +104,8 @@ def _refuse_foreign(conn: sqlite3.Connection, path: Path) -> int:
 
 def lock(path: Path) -> int:
     """An exclusive lock on `path` until the descriptor that it returns is closed. Raises StoreError."""
+    if path.is_dir():
+        raise StoreError(f"{path} is a folder: name a file in it")
     try:
         held = os.open(f"{path.resolve()}.lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644)
     except OSError as error:

@@ -36,7 +36,7 @@ from fetcher.model import (
     Table,
     Work,
 )
-from fetcher.stores.file import REFUSED, connect, connect_readonly, explained, is_made, lock
+from fetcher.stores.file import REFUSED, connect, connect_readonly, explained, is_made, is_new, lock
 from fetcher.stores.migrations import migrations
 from fetcher.stores.schema import Statements, make_table, marks, quoted
 
@@ -105,7 +105,7 @@ class SqliteStore:
     @classmethod
     def peek(cls, path: Path, source: str, tables: Sequence[Table]) -> SqliteStore | None:
         """The mirror of `source`, open read-only and without its lock; None where there is no such file yet."""
-        if not path.exists() or not path.stat().st_size:
+        if is_new(path):
             return None
         store = cls(path, source, tables, time.time)
         try:
@@ -156,25 +156,29 @@ class SqliteStore:
 
     def counts(self) -> StoreCounts:
         """Totals kept with each batch, so that nothing has to be counted."""
-        row = self._conn.execute(
-            "SELECT items, fetched, work, parked FROM sources WHERE name = ?", [self.source]
-        ).fetchone()
+        with explained(self.path):
+            row = self._conn.execute(
+                "SELECT items, fetched, work, parked FROM sources WHERE name = ?", [self.source]
+            ).fetchone()
         return StoreCounts(*row) if row else StoreCounts()
 
     def sweep(self) -> Sweep:
         """The sweep that coverage is proven for."""
-        row = self._conn.execute(
-            "SELECT sweep, sweep_started_at, sweep_ended_at FROM sources WHERE name = ?", [self.source]
-        ).fetchone()
+        with explained(self.path):
+            row = self._conn.execute(
+                "SELECT sweep, sweep_started_at, sweep_ended_at FROM sources WHERE name = ?", [self.source]
+            ).fetchone()
         return Sweep(row[0], row[1], row[2] is None) if row else Sweep(1, 0, True)
 
     def coverage(self, scopes: Sequence[Scope]) -> dict[Scope, list[Covered]]:
         """What the sweep has proven listed, ascending, for each of `scopes`."""
         found: dict[Scope, list[Covered]] = {scope: [] for scope in scopes}
-        for row in self._conn.execute(
-            "SELECT scope, lo, hi, items, walked_at FROM coverage WHERE source = ? AND sweep = ? ORDER BY lo",
-            [self.source, self.sweep().number],
-        ):
+        with explained(self.path):
+            rows = self._conn.execute(
+                "SELECT scope, lo, hi, items, walked_at FROM coverage WHERE source = ? AND sweep = ? ORDER BY lo",
+                [self.source, self.sweep().number],
+            ).fetchall()
+        for row in rows:
             if row[0] in found:
                 found[row[0]].append(Covered(*row))
         return found
@@ -355,31 +359,30 @@ class SqliteStore:
 
     def _unpark_listed(self, keys: set[Key]) -> int:
         """Forget that items could not be used which now were listed well; returns how many."""
-        parked = {
-            key
-            for (key,) in self._conn.execute("SELECT key FROM work WHERE source = ? AND stage = 'item'", [self.source])
-        }
-        self._forget_work("item", sorted(parked & keys))
-        return len(parked & keys)
+        if not keys:
+            return 0
+        parked = self._array(
+            "SELECT json_group_array(key) FROM work WHERE source = ? AND stage = 'item' AND key BETWEEN ? AND ?",
+            [self.source, min(keys), max(keys)],
+        )
+        return self._forget_work("item", sorted(keys.intersection(parked)))
 
     def _unpark_older(self, stage: str, keys: set[Key], before: int) -> int:
         """A new sweep tries again what failed for good before it; returns how much."""
-        failed = (
-            self._conn.execute(
-                "SELECT work.key FROM work JOIN failures USING (source, stage, key)"
-                " WHERE source = ? AND stage = ? AND work.outcome IS NOT NULL AND due_at IS NULL AND failed_at < ?",
-                [self.source, stage, before],
-            )
-            if before
-            else ()
+        if not (keys and before):
+            return 0
+        failed = self._array(
+            "SELECT json_group_array(work.key) FROM work JOIN failures USING (source, stage, key)"
+            " WHERE source = ? AND stage = ? AND work.key BETWEEN ? AND ? AND due_at IS NULL AND failed_at < ?",
+            [self.source, stage, min(keys), max(keys), before],
         )
-        again = [(self.source, stage, key) for (key,) in failed if key in keys]
-        self._conn.executemany(
+        return self._for_keys(
             "UPDATE work SET due_at = 0, attempts = 0, outcome = NULL, error = NULL"
-            " WHERE source = ? AND stage = ? AND key = ?",
-            again,
+            " WHERE source = ? AND stage = ? AND key IN ",
+            sorted(keys.intersection(failed)),
+            self.source,
+            stage,
         )
-        return len(again)
 
     def _prove(self, scope: Scope, proven: Interval, keys: set[Key], sweep: int, now: int) -> None:
         """Mark what is stored there and was not listed again, then write the coverage, merged with what it touches."""
@@ -390,8 +393,8 @@ class SqliteStore:
         lo, hi, items, walked_at = proven.lo, proven.hi, len(stored) - len(unlisted), now
         touched = self._conn.execute(
             "SELECT lo, hi, items, walked_at FROM coverage"
-            " WHERE source = ? AND scope = ? AND sweep = ? AND lo <= ? AND hi >= ?",
-            [self.source, scope, sweep, hi + 1, lo - 1],
+            " WHERE source = ? AND scope = ? AND sweep = ? AND lo - 1 <= ? AND hi + 1 >= ?",
+            [self.source, scope, sweep, hi, lo],
         ).fetchall()
         overlaps = any(each[0] <= hi and each[1] >= lo for each in touched)
         for each in touched:
@@ -546,7 +549,7 @@ def _after(state: RunState, done: Committed) -> RunState:
             progress,
             counts=progress.counts.plus_committed(done),
             queued=progress.queued + done.queued - ended,
-            left=max(0, progress.left - ended),
+            left=max(0, progress.left + done.queued - ended),
         ),
     )
 
