@@ -643,8 +643,11 @@ class Engine:
         except queue.Empty:
             log.info("left %d requests behind that do not end", self._fetching)
         self._close(0.1)
-        self._commit()
-        summary = self._end("interrupted")
+        try:
+            self._commit()
+            summary = self._end("interrupted")
+        except Stopped as error:
+            return Interrupted(f"interrupted; {error}")
         return Interrupted(f"interrupted; the {summary.counts.stored:,} items fetched in this run are stored", summary)
 
     def _give_up(self, error: BaseException) -> None:

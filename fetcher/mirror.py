@@ -84,6 +84,7 @@ def fetch(
         parts.client.base_url,
         clock=parts.stop.time,
         warn=log.warning,
+        stopped=parts.stop.is_set,
     )
     try:
         store.begin_sweep(full=parts.plan.full)

@@ -939,3 +939,21 @@ def test_an_engine_that_waits_does_not_spin(db: Path, simulate: Simulate) -> Non
     with mock.patch.object(Engine, "_finished", counted):
         mirror(db, simulate(world, latency=0.2, faults=faults), limit=100, max_parallel_requests=10, db_batch_size=400)
     assert looks < 1000, "a look for each result, and some for the clock"
+
+
+def test_a_signal_is_answered_though_another_program_keeps_the_database_locked(db: Path, simulate: Simulate) -> None:
+    simulator = simulate(World(seed=1, items=400), latency=0.05)
+    with running(simulator, db, "--batch-size", "20", "--workers", "2") as process:
+        eventually(lambda: db.exists() and simulator.requests["info"] > 50)
+        other = sqlite3.connect(db, isolation_level=None, timeout=20)
+        other.execute("BEGIN IMMEDIATE")
+        asked = simulator.requests["info"]
+        eventually(lambda: simulator.requests["info"] > asked + 30)
+        process.send_signal(signal.SIGINT)
+        seconds, _, err = seconds_to_end(process)
+        other.close()
+    assert seconds < SOON
+    assert process.returncode == 130
+    assert "keeps" in err
+    assert mirror(db, simulator).exit_code == 0
+    assert_complete(db, simulator.world)

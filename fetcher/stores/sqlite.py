@@ -17,7 +17,7 @@ from typing import Any
 import msgspec
 from sqlite_utils import Database
 
-from fetcher.errors import ConfigurationError, StoreError
+from fetcher.errors import ConfigurationError, Stopped, StoreError
 from fetcher.model import (
     Batch,
     Committed,
@@ -36,6 +36,7 @@ from fetcher.model import (
     Table,
     Work,
 )
+from fetcher.stores import file
 from fetcher.stores.file import REFUSED, connect, connect_readonly, explained, is_made, is_new, lock
 from fetcher.stores.migrations import migrations
 from fetcher.stores.schema import Statements, make_table, marks, quoted
@@ -69,6 +70,7 @@ class SqliteStore:
         self._item = next(table for table in tables if table.parent is None)
         self._children = {table.name: table for table in tables if table.parent is not None}
         self._sql = Statements(self._item, self._children)
+        self._stopped: Callable[[], bool] = lambda: False
         self._lock: int | None = None
         self._run: int | None = None
         self._conn: sqlite3.Connection
@@ -85,6 +87,7 @@ class SqliteStore:
         *,
         clock: Callable[[], float] = time.time,
         warn: Callable[[str], None] = lambda _: None,
+        stopped: Callable[[], bool] = lambda: False,
     ) -> SqliteStore:
         """Open the mirror of `source` for writing; make it, and what newer releases need, where that is missing.
 
@@ -92,11 +95,14 @@ class SqliteStore:
         ConfigurationError when it mirrors another source.
         """
         store = cls(path, source, tables, clock)
+        store._stopped = stopped
         store._lock = lock(path)
         try:
             with explained(path):
                 store._conn = connect(path)
                 store._prepare(base_url, tables, warn)
+                # From here on `_begin` waits, in steps short enough for Ctrl-C.
+                store._conn.execute("PRAGMA busy_timeout = 250")
         except BaseException:
             store.close()
             raise
@@ -526,10 +532,25 @@ class SqliteStore:
             [*values.values(), self._run],
         )
 
+    def _begin(self) -> None:
+        """Begin to write; while another program does, wait for it, but not when the run is to stop. Raises Stopped."""
+        deadline = time.monotonic() + file.BUSY_SECONDS
+        while True:
+            try:
+                self._conn.execute("BEGIN IMMEDIATE")
+                return
+            except sqlite3.OperationalError as error:
+                if "locked" not in str(error) or time.monotonic() >= deadline:
+                    raise
+                if self._stopped():
+                    raise Stopped(
+                        f"another program keeps {self.path} locked: the last batch is fetched again"
+                    ) from None
+
     @contextmanager
     def _transaction(self) -> Iterator[None]:
         with explained(self.path):
-            self._conn.execute("BEGIN IMMEDIATE")
+            self._begin()
             try:
                 yield
                 self._conn.execute("COMMIT")
