@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from functools import cache
 from importlib.metadata import entry_points
-from typing import Any, ClassVar, Protocol
+from typing import Any, ClassVar, Protocol, runtime_checkable
 
 from pydantic import SecretStr
 
@@ -18,6 +18,7 @@ GROUP = "fetcher.sources"
 _OURS = {"pr0gramm": "fetcher.sources.pr0gramm:Pr0gramm"}
 
 
+@runtime_checkable
 class Source(Protocol):
     """What the engine asks of a source. `walks` is how many listings may be walked at once, `page_size`
     how many items a page holds at most.

@@ -12,7 +12,7 @@ from dataclasses import asdict, dataclass, replace
 from itertools import chain
 from operator import itemgetter
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import msgspec
 from sqlite_utils import Database
@@ -43,6 +43,8 @@ from fetcher.stores.schema import Statements, make_table, marks, quoted
 
 PARAMETERS = 500
 """About as many values go into one INSERT: more are no faster (docs/benchmarks.md)."""
+
+T = TypeVar("T")
 
 _MIRROR, _REFRESH = 0, -1
 _decode = msgspec.json.Decoder().decode
@@ -435,9 +437,7 @@ class SqliteStore:
     def _insert(self, table: str, rows: Sequence[Row]) -> int:
         """Write many rows by few statements; returns how many were written."""
         written = 0
-        together = max(1, PARAMETERS // len(rows[0])) if rows else 1
-        for start in range(0, len(rows), together):
-            some = rows[start : start + together]
+        for some in _parts(rows, PARAMETERS // len(rows[0]) if rows else 1):
             statement = self._sql.insert(table, len(some))
             written += self._conn.execute(statement, list(chain.from_iterable(some))).rowcount
         return written
@@ -445,8 +445,7 @@ class SqliteStore:
     def _for_keys(self, statement: str, keys: Sequence[Key], *values: Any) -> int:
         """Execute a statement that ends in IN for many keys; returns how many rows it changed."""
         changed = 0
-        for start in range(0, len(keys), PARAMETERS):
-            some = keys[start : start + PARAMETERS]
+        for some in _parts(keys, PARAMETERS):
             changed += self._conn.execute(f"{statement}({marks(len(some))})", [*values, *some]).rowcount
         return changed
 
@@ -456,8 +455,7 @@ class SqliteStore:
 
     def _fetched_before(self, keys: Sequence[Key]) -> list[Key]:
         found: list[Key] = []
-        for start in range(0, len(keys), PARAMETERS):
-            some = keys[start : start + PARAMETERS]
+        for some in _parts(keys, PARAMETERS):
             found += self._array(f"{self._sql.fetched_among}({marks(len(some))})", some)
         return found
 
@@ -558,6 +556,20 @@ class SqliteStore:
                 if self._conn.in_transaction:
                     self._conn.execute("ROLLBACK")
                 raise
+
+
+def _parts(things: Sequence[T], most: int) -> Iterator[Sequence[T]]:
+    """Cut into parts of `most`, and what is left into powers of two.
+
+    A statement is kept prepared for each number of things: for every number there can be, that would be megabytes.
+    """
+    start, size = 0, max(1, most)
+    while start < len(things):
+        left = len(things) - start
+        if left < size:
+            size = 1 << (left.bit_length() - 1)
+        yield things[start : start + size]
+        start += size
 
 
 def _after(state: RunState, done: Committed) -> RunState:
