@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+
 import click
 
 
@@ -49,4 +51,6 @@ def simulate(
             on_ready=announce,
         )
     except OSError as error:
-        raise _CannotListen(f"Cannot listen on {host}:{port}: {error.strerror or error}") from error
+        # A name that cannot be resolved comes with a number of its own kind.
+        reason = os.strerror(error.errno) if error.errno is not None and error.errno > 0 else error.strerror
+        raise _CannotListen(f"Cannot listen on {host}:{port}: {reason}") from error

@@ -26,7 +26,7 @@ from urllib3.exceptions import InsecureRequestWarning
 Address = tuple[int, int, int, str, Any]
 """What `socket.getaddrinfo` gives for one address of a host."""
 
-_READ_SIZE = 64 * 1024
+_BUFFER_SIZE = 16 * 1024
 _FOREVER = 1e8  # A longer wait overflows some systems' clocks, and means the same.
 
 
@@ -36,7 +36,7 @@ class Connection:
     `generation` and `idle_since` belong to whoever keeps idle connections.
     """
 
-    __slots__ = ("_armed", "_guard", "_poll", "_sock", "_stopped", "_tls", "generation", "idle_since")
+    __slots__ = ("_armed", "_buffer", "_guard", "_poll", "_sock", "_stopped", "_tls", "generation", "idle_since")
 
     def __init__(self, generation: int = 0) -> None:
         # So that `stop` never touches a file number that has been given to another file; reentrant, for it may
@@ -46,6 +46,7 @@ class Connection:
         self._stopped = False
         self._tls: ssl.SSLSocket | None = None
         self._armed: float | None = -1.0
+        self._buffer = memoryview(bytearray(_BUFFER_SIZE))
         self._poll = select.poll()
         self.generation = generation
         self.idle_since = 0.0
@@ -147,7 +148,8 @@ class Connection:
         if self._tls is not None:
             return self._read_tls(self._tls)
         try:
-            return self._sock.recv(_READ_SIZE)  # type: ignore[union-attr]
+            # Into a buffer that stays: asking for 64 KiB each time and giving most of it back tears the heap to pieces.
+            return bytes(self._buffer[: self._sock.recv_into(self._buffer)])  # type: ignore[union-attr]
         except BlockingIOError:
             raise _timed_out() from None
 
@@ -171,7 +173,7 @@ class Connection:
             if not sock.pending():
                 self._wait(waits_for, deadline)
             try:
-                return sock.recv(_READ_SIZE)
+                return bytes(self._buffer[: sock.recv_into(self._buffer)])
             except ssl.SSLWantReadError:
                 waits_for = select.POLLIN
             except ssl.SSLWantWriteError:
@@ -246,4 +248,6 @@ def tls_context(verify: bool | str) -> ssl.SSLContext:
         except OSError as error:
             raise ssl.SSLError(f"no CA certificates in {path}") from error
     context.set_alpn_protocols(["http/1.1"])
+    # Some builds of Python have OpenSSL 3 take a connection that was cut for one that was closed.
+    context.options &= ~getattr(ssl, "OP_IGNORE_UNEXPECTED_EOF", 0)
     return context
