@@ -69,19 +69,6 @@ def _boolean(value: Any) -> int:
     raise Unusable
 
 
-def _json(value: Any) -> str:
-    return as_json(value)
-
-
-_CONVERT: Mapping[str, Callable[[Any], Any]] = {
-    "integer": integer,
-    "real": _real,
-    "text": _text,
-    "boolean": _boolean,
-    "json": _json,
-}
-
-
 def as_json(value: Any) -> str:
     """JSON text of any decoded JSON value, always storable: what is not plain text is escaped.
 
@@ -93,6 +80,15 @@ def as_json(value: Any) -> str:
         raise malformed("a value nested too deeply to be written again") from None
     except (msgspec.EncodeError, TypeError, ValueError, OverflowError):
         return json.dumps(value, separators=(",", ":"))
+
+
+_CONVERT: Mapping[str, Callable[[Any], Any]] = {
+    "integer": integer,
+    "real": _real,
+    "text": _text,
+    "boolean": _boolean,
+    "json": as_json,
+}
 
 
 class RowBuilder:

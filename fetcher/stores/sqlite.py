@@ -360,8 +360,8 @@ class SqliteStore:
         again = self._unpark_older(stage, keys, sweep.started_at)
         queued, parked = queued + again, parked - again
         if page.proven is not None:
+            listed = keys.union(failure.key for failure in page.failures)
             for scope in page.scopes:
-                listed = keys.union(failure.key for failure in page.failures)
                 self._prove(scope, page.proven, listed, sweep.number, now)
         return len(keys.difference(known)), queued, parked
 
