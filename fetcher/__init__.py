@@ -9,13 +9,16 @@ from fetcher.errors import (
     RemoteError,
     StoreError,
 )
-from fetcher.mirror import Preview, fetch, preview
+from fetcher.mirror import Preview, fetch, preview, retry, verify
 from fetcher.model import Committed, Progress, Start, Summary
 from fetcher.stop import Stop, stop_on_signals
+from fetcher.stores.evidence import FailureRow, failures
+from fetcher.stores.verify import Verdict
 
 __all__ = [
     "Committed",
     "ConfigurationError",
+    "FailureRow",
     "FetcherError",
     "Interrupted",
     "LoginError",
@@ -26,8 +29,12 @@ __all__ = [
     "Stop",
     "StoreError",
     "Summary",
+    "Verdict",
     "__version__",
+    "failures",
     "fetch",
     "preview",
+    "retry",
     "stop_on_signals",
+    "verify",
 ]

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import copy
 import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Self
 from urllib.parse import urlencode, urlsplit
 
 import requests
@@ -80,6 +81,7 @@ class Client:
         self.governor = governor
         self.stop = stop
         self._timeout = timeout
+        self._first = False
         self._judge = judge
         self._session = session or _lean_session()
         self._adapter: BaseAdapter = self._session.get_adapter(self.base_url)
@@ -116,6 +118,12 @@ class Client:
             url = result
         raise RequestFailed(Outcome.UNAVAILABLE, f"redirected more than {MOST_REDIRECTS} times")
 
+    def going_first(self) -> Self:
+        """This client, its requests going ahead of all that wait or are held back."""
+        other = copy.copy(self)
+        other._first = True
+        return other
+
     def close(self) -> None:
         """Close the connections."""
         self._session.close()
@@ -123,7 +131,7 @@ class Client:
     def _once(self, url: str, parse: Parse | None) -> Answer | str:
         """A good answer, or the address on the same host that it redirects to."""
         for fresh in (False, True):
-            ticket = self.governor.enter()
+            ticket = self.governor.enter(first=self._first)
             try:
                 response = self._send(url)
             except StaleConnection as error:

@@ -5,12 +5,14 @@ from __future__ import annotations
 import logging
 import queue
 from collections import deque
-from collections.abc import Callable, Collection, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from enum import Enum
 from functools import partial
 from queue import SimpleQueue
-from typing import Any, Protocol
+from typing import Any, Literal
 
+from fetcher.contracts import Source, Store
 from fetcher.coverage import clip, plan_walks
 from fetcher.errors import FetcherError, Interrupted, LoginError, RemoteError, RequestFailed, Stopped, StoreError
 from fetcher.governor import Governor, backoff
@@ -25,7 +27,6 @@ from fetcher.model import (
     Gone,
     Interval,
     Key,
-    Order,
     Outcome,
     Page,
     Plan,
@@ -34,11 +35,11 @@ from fetcher.model import (
     Scope,
     Stage,
     Start,
-    StoreCounts,
     Summary,
     Walk,
     Work,
 )
+from fetcher.outage import Outage
 from fetcher.stop import Stop
 from fetcher.workers import Workers
 
@@ -46,6 +47,9 @@ log = logging.getLogger("fetcher")
 
 FIRST_ANSWER_SECONDS = 60.0
 """How long a host may fail to answer before a run's first good answer."""
+
+LOST_PAGES = 3
+"""So many list pages that fail for good, one after the other, and the listing is given up."""
 
 NONSENSE_TRIES = 3
 """So many answers that make no sense, before a run's first good one, and the address is wrong."""
@@ -72,62 +76,6 @@ ABANDON_SECONDS = 1.0
 """How long an interrupted run waits for its threads."""
 
 
-class Store(Protocol):
-    """What the engine asks of a store; used by one thread. All of it may raise StoreError."""
-
-    def counts(self) -> StoreCounts:
-        """Totals, without counting rows."""
-        ...
-
-    def coverage(self, scopes: Sequence[Scope]) -> Mapping[Scope, Sequence[Covered]]:
-        """What is proven listed in each of `scopes`."""
-        ...
-
-    def claim(
-        self, stage: str, most: int, order: Order, bounds: Interval | None, skip: Collection[Key]
-    ) -> tuple[list[Work], float | None]:
-        """Due work that is not in `skip`; when there are fewer than `most`, also when the next is due (Unix time)."""
-        ...
-
-    def begin_run(self, plan: Plan) -> None:
-        """Write down that a run begins."""
-        ...
-
-    def update_run(self, state: RunState) -> None:
-        """Write down where the run stands, or how it ended."""
-        ...
-
-    def commit(self, batch: Batch, state: RunState) -> Committed:
-        """Write a batch and the run's state in one transaction."""
-        ...
-
-    def end_sweep(self) -> None:
-        """Everything was listed and fetched."""
-        ...
-
-
-class Source(Protocol):
-    """What the engine asks of a source, bound to its client; called from several threads at once."""
-
-    @property
-    def scopes(self) -> tuple[Scope, ...]:
-        """What the run is to cover."""
-        ...
-
-    @property
-    def walks(self) -> int:
-        """How many listings may be walked at once."""
-        ...
-
-    def universe(self) -> Interval:
-        """The lowest and the highest key there can be."""
-        ...
-
-    def page(self, walk: Walk) -> Page:
-        """The next page of a walk. Raises RequestFailed."""
-        ...
-
-
 @dataclass(slots=True)
 class _Listing:
     """A walk under way: where it is, when its next page is due (monotonic), failures of that page so far."""
@@ -138,8 +86,15 @@ class _Listing:
     flying: bool = False
 
 
-_About = _Listing | tuple[Key, ...]
-"""What a call was made for: the next page of a listing, the details of keys, or (no keys) to ask for the list head."""
+class _Asked(Enum):
+    """What is asked for besides pages and details: the list head, or any sign of life."""
+
+    HEAD = 1
+    LIFE = 2
+
+
+_About = _Listing | tuple[Key, ...] | Literal[_Asked.HEAD, _Asked.LIFE]
+"""What a call was made for: the next page of a listing, the details of keys, or something besides."""
 
 
 @dataclass(slots=True)
@@ -216,6 +171,13 @@ class Engine:
         self._fetching = 0
         self._claimed: dict[Key, Work] = {}
         self._denied: list[tuple[Key, RequestFailed]] = []
+        self._outage: Outage[_Listing | Key] = Outage(plan.max_backoff)
+        self._known: Key | None = None
+        self._answered_at = stop.now()
+        self._prober: Workers[_About] | None = None
+        self._lost_pages = 0
+        self._unlisted = False
+        self._lost: RemoteError | None = None
         self._walks: deque[Walk] = deque()
         self._listings: list[_Listing] = []
         self._open = _Open()
@@ -239,7 +201,7 @@ class Engine:
         Whatever ends it, what was finished by then is committed first.
         """
         plan = self._plan
-        self._store.begin_run(plan)
+        self._store.begin_run(plan, self._source.scopes)
         self._stop.on_set(partial(self._done.put, None))
         self._details: Workers[_About] = Workers(plan.workers, self._done, "fetcher-detail")
         # With one worker there is one thread, so that never two requests are open.
@@ -250,15 +212,19 @@ class Engine:
             except BaseException:
                 self._details.close()
                 raise
+        self._pools = {self._details, self._lists}
         try:
             self._survey()
             while not self._finished():
                 self._list()
                 self._claim()
+                self._probe()
                 self._collect()
                 if self._commit_due():
                     self._commit()
                 self._tell()
+            if self._lost is not None:
+                raise self._lost
             self._close()
             return self._complete()
         except (KeyboardInterrupt, Stopped):
@@ -276,13 +242,15 @@ class Engine:
         walks, start, self._density = survey(self._source, self._store, self._plan, self._first_answer())
         self._walks.extend(walks)
         self._queued = start.queued
+        self._known = self._store.known()
+        self._answered_at = self._stop.now()
         self._paces.append((self._stop.now(), 0))
         self._on_start(start)
 
     def _first_answer(self) -> Interval:
         """The universe, waited for at most FIRST_ANSWER_SECONDS."""
         attempts = 0
-        began = self._stop.now()
+        began = asked_at = self._stop.now()
         while True:
             self._ask_head()
             result = self._wait_for_head()
@@ -293,6 +261,8 @@ class Engine:
                 return result
             except RequestFailed as error:
                 if error.outcome is Outcome.LIMITED:
+                    if self._stop.now() - asked_at > self._plan.max_outage:
+                        raise self._unavailable(str(error)) from None
                     log.warning("the first request is refused (%s); waiting to ask again", error)
                     began = self._stop.now()
                     continue
@@ -363,26 +333,49 @@ class Engine:
         self._say(page.notes)
         for failure in page.failures:
             log.info("%s %s cannot be used: %s", failure.stage, failure.key, failure.message)
+        self._lost_pages = 0
+        self._go_on(listing, page.next)
+
+    def _go_on(self, listing: _Listing, walk: Walk | None) -> None:
         listing.attempts = 0
-        if page.next is not None:
-            listing.walk = page.next
-            listing.due = now + self._plan.delay
+        if walk is not None:
+            listing.walk = walk
+            listing.due = self._stop.now() + self._plan.delay
         else:
             self._listings.remove(listing)
 
     def _page_failed(self, listing: _Listing, error: RequestFailed) -> None:
-        if error.outcome is Outcome.LIMITED:
-            return
-        if error.outcome is Outcome.DENIED:
-            raise _login_needed(error)
+        """A page did not come; one more attempt is spent on it."""
         listing.attempts += 1
-        where = f"list page at {listing.walk.hole.hi if listing.walk.order == 'newest' else listing.walk.hole.lo}"
+        hole = listing.walk.hole
+        where = f"list page at {hole.hi if listing.walk.order == 'newest' else hole.lo}"
         if listing.attempts > self._plan.max_retries:
-            raise RemoteError(f"{where} failed {listing.attempts} times: {error}; run again later to go on")
+            self._lose_page(listing, where, error)
+            return
         wait = backoff(listing.attempts, self._plan.max_backoff)
         self._counts = self._counts.plus(retries=1)
         log.info("%s: %s; again in %.1f s", where, error, wait)
         listing.due = self._stop.now() + wait
+
+    def _lose_page(self, listing: _Listing, where: str, error: RequestFailed) -> None:
+        """A page failed for good: the walk goes on behind it, and what it would have listed stays uncovered."""
+        self._lost_pages += 1
+        skipped = self._source.skip(listing.walk)
+        if skipped is None or self._lost_pages >= LOST_PAGES:
+            # Details that are queued already can still be had: the run ends with this error, after them.
+            self._lost = RemoteError(f"{where} failed {listing.attempts} times: {error}; run again later to go on")
+            log.warning("%s", self._lost)
+            self._listings.clear()
+            self._walks.clear()
+            return
+        self._unlisted = True
+        unlisted, rest = skipped
+        message = f"{unlisted.lo:,} to {unlisted.hi:,} could not be listed: {error}"
+        log.info("%s: set aside as failed", message)
+        self._add(self._stop.now()).failures.append(
+            Failure("list", unlisted.lo, error.outcome, message, error.status, error.body, listing.attempts)
+        )
+        self._go_on(listing, rest)
 
     # --- details --------------------------------------------------------------------------------
 
@@ -423,49 +416,22 @@ class Engine:
             result = results[key]
             if isinstance(result, Detail):
                 batch.details[key] = result
+                self._known = key
+                self._heard()
                 if result.notes:
                     self._say(result.notes)
             elif result is GONE or (isinstance(result, RequestFailed) and result.outcome is Outcome.GONE):
                 batch.gone.append(key)
+                self._heard()
             elif isinstance(result, RequestFailed):
-                if result.outcome is Outcome.DENIED:
-                    self._suspect(key, result)
-                else:
-                    self._detail_failed(key, result)
+                self._failed(key, result)
             elif isinstance(result, Stopped):
                 del self._claimed[key]
             else:
                 raise result  # type: ignore[misc]
 
-    def _suspect(self, key: Key, error: RequestFailed) -> None:
-        """An item is denied: is it this item alone, or is the login gone? The list head tells."""
-        self._denied.append((key, error))
-        if len(self._denied) == 1:
-            self._ask_head()
-
-    def _ask_head(self) -> None:
-        self._fetching += 1
-        self._lists.send((), self._source.universe)
-
-    def _head_answered(self, result: Any) -> None:
-        if isinstance(result, RequestFailed) and result.outcome is Outcome.LIMITED:
-            self._ask_head()
-            return
-        if isinstance(result, BaseException) and not isinstance(result, RequestFailed):
-            raise result
-        if isinstance(result, RequestFailed) and result.outcome is Outcome.DENIED:
-            raise _login_needed(result)
-        denied, self._denied = self._denied, []
-        self._add(self._stop.now())
-        for key, error in denied:
-            # Without a word from the head the items are due again later, like after any answer that did not come.
-            self._detail_failed(key, result if isinstance(result, RequestFailed) else error)
-
     def _detail_failed(self, key: Key, error: RequestFailed) -> None:
-        if error.outcome is Outcome.LIMITED:
-            # A refusal says nothing about the item: it keeps its claim and spends no attempt.
-            self._send_for((key,))
-            return
+        """An item did not come; one more attempt is spent on it."""
         plan = self._plan
         attempts = self._claimed[key].attempts + 1
         for_good = error.outcome is Outcome.DENIED or attempts > plan.max_retries
@@ -477,7 +443,7 @@ class Engine:
             error,
             "set aside as failed" if for_good else f"again in {wait:.1f} s",
         )
-        self._open.failures.append(
+        self._add(self._stop.now()).failures.append(
             Failure(
                 self._stage.name,
                 key,
@@ -488,6 +454,117 @@ class Engine:
                 attempts,
                 None if for_good else self._stop.time() + wait,
             )
+        )
+
+    # --- what a failure means ---------------------------------------------------------------------
+
+    def _failed(self, about: _Listing | Key, error: RequestFailed) -> None:
+        """A request failed: whose fault it is decides what becomes of what it asked for."""
+        if error.outcome is Outcome.LIMITED:
+            # A refusal says nothing about what was asked for: it is asked for again, and no attempt is spent.
+            self._again(about)
+        elif error.outcome is Outcome.UNAVAILABLE:
+            if isinstance(about, _Listing):
+                about.due = float("inf")
+            self._outage.add(about, error)
+        elif error.outcome is not Outcome.DENIED:
+            self._blame(about, error)
+        elif isinstance(about, _Listing):
+            raise _login_needed(error)
+        else:
+            # Is it this item alone, or is the login gone? The list head tells.
+            self._denied.append((about, error))
+            if len(self._denied) == 1:
+                self._ask_head()
+
+    def _blame(self, about: _Listing | Key, error: RequestFailed) -> None:
+        """What was asked for is at fault itself."""
+        if isinstance(about, _Listing):
+            self._page_failed(about, error)
+        else:
+            self._detail_failed(about, error)
+
+    def _again(self, about: _Listing | Key) -> None:
+        """Ask once more, as if it had not been asked for yet."""
+        if isinstance(about, _Listing):
+            about.due = self._stop.now()
+        else:
+            self._send_for((about,))
+
+    def _ask_head(self) -> None:
+        self._fetching += 1
+        self._lists.send(_Asked.HEAD, self._source.universe)
+
+    def _head_answered(self, result: Any) -> None:
+        denied, self._denied = self._denied, []
+        if isinstance(result, RequestFailed):
+            if result.outcome is Outcome.DENIED:
+                raise _login_needed(result)
+            # No word from the head: the items are asked for again, and if they are denied, so is it.
+            for key, _ in denied:
+                self._failed(key, result)
+            return
+        if isinstance(result, BaseException):
+            raise result
+        for key, error in denied:
+            self._blame(key, error)
+
+    # --- outages ------------------------------------------------------------------------------------
+
+    def _heard(self) -> None:
+        """The host has answered: so what went unanswered is at fault itself, unless there was an outage till now."""
+        self._answered_at = self._stop.now()
+        outage = self._outage
+        if outage.in_doubt:
+            self._governor.release()
+            if outage.is_certain:
+                log.warning("the API answers again")
+                for about, _ in outage.end():
+                    self._again(about)
+                return
+        for about, error in outage.end():
+            self._blame(about, error)
+
+    def _probe(self) -> None:
+        """When the host is in doubt, hold everything back and ask it for something known to be good."""
+        outage = self._outage
+        now = self._stop.now()
+        if outage.doubt(now, alone=not self._flying()):
+            self._governor.hold()
+        if outage.in_doubt and not outage.asking and outage.due <= now:
+            outage.asking = True
+            self._probes().send(_Asked.LIFE, self._source.probe, self._known)
+
+    def _probes(self) -> Workers[_About]:
+        """A thread of its own: all the others may be held back."""
+        if self._prober is None:
+            self._prober = Workers(1, self._done, "fetcher-probe")
+            self._pools.add(self._prober)
+        return self._prober
+
+    def _probed(self, result: Any) -> None:
+        if not self._outage.in_doubt:
+            return
+        if not isinstance(result, BaseException) or (isinstance(result, RequestFailed) and result.outcome in _ANSWERED):
+            self._heard()
+        elif isinstance(result, RequestFailed):
+            if not self._outage.is_certain:
+                log.warning("the API does not answer (%s); asking again until it does", result)
+            self._outage.probed_in_vain(self._stop.now())
+        else:
+            raise result
+
+    def _give_up_waiting(self) -> None:
+        """Raise RemoteError once there was no good answer for too long, whatever kept it away."""
+        if self._stop.now() - self._answered_at <= self._plan.max_outage:
+            return
+        reason = self._outage.reason if self._outage.in_doubt else self._governor.traffic().reason
+        if reason:
+            raise self._unavailable(reason)
+
+    def _unavailable(self, reason: str) -> RemoteError:
+        return RemoteError(
+            f"no good answer for {self._plan.max_outage:g} s ({reason}): run again later, it goes on where it was"
         )
 
     # --- collecting and committing --------------------------------------------------------------
@@ -513,6 +590,8 @@ class Engine:
         """Seconds until something else than a result is due."""
         now = self._stop.now()
         dues = [now + TICK_SECONDS]
+        if self._outage.in_doubt and not self._outage.asking:
+            dues.append(self._outage.due)
         if self._open.since is not None:
             dues.append(self._open.since + self._plan.batch_seconds)
             if not self._flying():
@@ -521,7 +600,8 @@ class Engine:
             dues += [each.due for each in self._listings if not each.flying]
         if self._dry and self._free() > 0:
             dues.append(self._look_at)
-        if not self._fetching and not self._listings and (not self._dry or self._waits_for is None):
+        idle = not self._fetching and not self._listings and not self._claimed
+        if idle and (not self._dry or self._waits_for is None):
             return 0.0
         return max(0.0, min(dues) - now)
 
@@ -532,16 +612,19 @@ class Engine:
         if isinstance(about, _Listing):
             about.flying = False
             if isinstance(result, RequestFailed):
-                self._page_failed(about, result)
+                self._failed(about, result)
             elif isinstance(result, BaseException):
                 raise result
             else:
                 self._listed(about, result)
+                self._heard()
+        elif about is _Asked.LIFE:
+            self._probed(result)
+        elif about is _Asked.HEAD:
+            self._fetching -= 1
+            self._head_answered(result)
         else:
             self._fetching -= 1
-            if not about:
-                self._head_answered(result)
-                return
             if isinstance(result, BaseException):
                 raise result
             self._fetched(about, result)
@@ -564,7 +647,8 @@ class Engine:
         done = self._store.commit(batch, state)
         self._wrote_at = self._stop.now()
         self._counts = self._counts.plus_committed(done)
-        for key in (*done.stored, *done.gone, *(each.key for each in (*done.failed, *done.retried))):
+        failed = [each.key for each in (*done.failed, *done.retried) if each.stage == self._stage.name]
+        for key in (*done.stored, *done.gone, *failed):
             self._claimed.pop(key, None)
         self._queued = self._store.counts().work
         if done.queued or done.retried:
@@ -586,6 +670,7 @@ class Engine:
         now = self._stop.now()
         if now - self._told_at >= TICK_SECONDS:
             self._told_at = now
+            self._give_up_waiting()
             self._on_progress(self._progress())
         if now - self._wrote_at >= HEARTBEAT_SECONDS:
             self._wrote_at = now
@@ -601,6 +686,9 @@ class Engine:
         since, before = self._paces[0] if self._paces else (now, 0)
         fetched = self._counts.stored + self._counts.gone
         rate = (fetched - before) / (now - since) if now > since else 0.0
+        paused, reason = traffic.paused, traffic.reason
+        if self._outage.is_certain:
+            paused, reason = max(0.0, self._outage.due - now), self._outage.reason
         return Progress(
             counts=replace(self._counts, requests=traffic.requests, limited=traffic.limited),
             seconds=now - self._began,
@@ -608,8 +696,8 @@ class Engine:
             left=left,
             rate=rate,
             eta=left / rate if rate else None,
-            paused=traffic.paused,
-            reason=traffic.reason,
+            paused=paused,
+            reason=reason,
             listing=bool(self._walks or self._listings),
         )
 
@@ -623,8 +711,8 @@ class Engine:
 
     def _complete(self) -> Summary:
         limited = self._limit_left() == 0
-        if not limited and self._plan.bounds is None:
-            self._store.end_sweep()
+        if not limited and self._plan.bounds is None and not self._unlisted:
+            self._store.end_sweep(self._source.scopes)
         return self._end("limit reached" if limited else "complete")
 
     def _end(self, ended: str, message: str | None = None) -> Summary:
@@ -671,6 +759,8 @@ class Engine:
             if isinstance(result, Page):
                 self._add(self._stop.now()).pages.append(result)
             return
+        if about is _Asked.LIFE:
+            return
         self._fetching -= 1
         if isinstance(result, Mapping):
             good = {key: each for key, each in result.items() if isinstance(each, Detail | Gone)}
@@ -679,17 +769,21 @@ class Engine:
 
     def _discard(self) -> None:
         """Take back the calls that no thread has begun."""
-        for workers in {self._details, self._lists}:
+        for workers in self._pools:
             for about in workers.discard():
                 if isinstance(about, _Listing):
                     about.flying = False
-                else:
+                elif about is not _Asked.LIFE:
                     self._fetching -= 1
 
     def _close(self, patience: float | None = None) -> None:
         self._discard()
-        for workers in {self._details, self._lists}:
+        for workers in self._pools:
             workers.close(patience)
+
+
+_ANSWERED = frozenset({Outcome.GONE, Outcome.LIMITED, Outcome.DENIED})
+"""What a probe may end in besides a good answer, to show that the host is there."""
 
 
 def _login_needed(error: RequestFailed) -> LoginError:

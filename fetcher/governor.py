@@ -6,6 +6,7 @@ import random
 import threading
 from collections import deque
 from collections.abc import Callable
+from contextlib import nullcontext
 from dataclasses import dataclass
 from typing import NamedTuple
 
@@ -74,21 +75,25 @@ class Governor:
         self._paused_until = 0.0
         self._reason = ""
         self._shut = False
+        self._held = False
         self._probing = False
         self._cool_down = FIRST_COOL_DOWN
         self._recent_503: deque[float] = deque(maxlen=BURST_OF_503)
         self._requests = 0
         self._limited = 0
 
-    def enter(self) -> Ticket:
-        """Wait until a request may begin. Raises Stopped when the run is to end."""
-        with self._turn, self._changed:
+    def enter(self, *, first: bool = False) -> Ticket:
+        """Wait until a request may begin; one that goes `first` waits neither for others nor for `release`.
+
+        Raises Stopped when the run is to end.
+        """
+        with nullcontext() if first else self._turn, self._changed:
             late = 0.0
             while True:
                 if self._stop.is_set():
                     raise Stopped("stopped before a request began")
                 now = self._stop.now()
-                wait = self._wait_needed(now)
+                wait = self._wait_needed(now, first)
                 if wait <= 0:
                     break
                 self._stop.wait(wait, self._changed)
@@ -100,9 +105,10 @@ class Governor:
             self._next_start = now - late + self._interval
             return Ticket(now, probe)
 
-    def _wait_needed(self, now: float) -> float:
-        if self._in_flight >= self._parallel or (self._shut and self._probing):
-            return 60.0  # until somebody leaves, who notifies
+    def _wait_needed(self, now: float, first: bool) -> float:
+        full = self._in_flight >= self._parallel or (self._shut and self._probing)
+        if full or (self._held and not first):
+            return 60.0  # until somebody leaves or lets go, who notifies
         return max(self._next_start, self._paused_until if self._shut else 0.0) - now
 
     def leave(
@@ -130,6 +136,17 @@ class Governor:
                     self._cool_down = FIRST_COOL_DOWN
             self._changed.notify_all()
             return outcome
+
+    def hold(self) -> None:
+        """Let no request begin until `release`, except those that go first."""
+        with self._changed:
+            self._held = True
+
+    def release(self) -> None:
+        """Let requests begin again."""
+        with self._changed:
+            self._held = False
+            self._changed.notify_all()
 
     def abandon(self, ticket: Ticket) -> None:
         """Take back a request that was never answered: its connection was stale, or the run ends."""

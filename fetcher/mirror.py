@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -13,7 +13,7 @@ import requests
 
 from fetcher.client import Client
 from fetcher.engine import Engine, survey
-from fetcher.errors import ConfigurationError, FetcherError, LoginError, RemoteError, RequestFailed
+from fetcher.errors import ConfigurationError, FetcherError, LoginError, RemoteError, RequestFailed, StoreError
 from fetcher.governor import Governor
 from fetcher.model import (
     Committed,
@@ -35,7 +35,10 @@ from fetcher.model import (
 from fetcher.settings import Settings, load
 from fetcher.sources import Source, find
 from fetcher.stop import Stop
+from fetcher.stores.file import origin_of, source_of
 from fetcher.stores.sqlite import SqliteStore
+from fetcher.stores.verify import Verdict
+from fetcher.stores.verify import verify as check
 
 log = logging.getLogger("fetcher")
 
@@ -75,8 +78,69 @@ def fetch(
 
     Raises Interrupted when stopped early, and the other errors of `fetcher.errors`; it never ends the process.
     """
-    parts = _Parts.make(source, settings, stop or Stop(), session, limit=limit, order=order)
-    path = Path(db) if db is not None else parts.settings.db_path
+    run = _Run(limit, order, stop or Stop(), session, on_start, on_batch, on_progress)
+    summary = _run(source, db, settings, run)
+    assert summary is not None
+    return summary
+
+
+def retry(
+    db: str | Path | None = None,
+    *,
+    outcomes: Collection[Outcome | str] = (),
+    keys: Collection[Key] = (),
+    limit: int | None = None,
+    order: Order = "newest",
+    stop: Stop | None = None,
+    session: requests.Session | None = None,
+    on_start: Callable[[Start], None] = lambda _: None,
+    on_batch: Callable[[Committed], None] = lambda _: None,
+    on_progress: Callable[[Progress], None] = lambda _: None,
+    **settings: Any,
+) -> Summary | None:
+    """Make due again what failed for good in the database `db`, then go on with the mirror as `fetch` does.
+
+    `outcomes` and `keys` choose some of it. Returns None, and asks the API nothing, where there is nothing to retry.
+    Raises what `fetch` raises.
+    """
+    chosen = [Outcome(each) for each in outcomes]
+    path = Path(db) if db is not None else load(Settings, {}).db_path
+    run = _Run(limit, order, stop or Stop(), session, on_start, on_batch, on_progress)
+    return _run(source_of(path), path, settings, run, lambda store: store.unpark(chosen, keys) > 0)
+
+
+def verify(db: str | Path) -> Verdict:
+    """Whether the database `db` is complete: all that was ever listed is there, and whole; asks the network nothing.
+
+    Raises StoreError.
+    """
+    path = Path(db)
+    return check(path, find(source_of(path)).tables)
+
+
+@dataclass(frozen=True, slots=True)
+class _Run:
+    """How a run is to go, besides the settings."""
+
+    limit: int | None
+    order: Order
+    stop: Stop
+    session: requests.Session | None
+    on_start: Callable[[Start], None]
+    on_batch: Callable[[Committed], None]
+    on_progress: Callable[[Progress], None]
+
+
+def _run(
+    source: str,
+    db: str | Path | None,
+    settings: Mapping[str, Any],
+    run: _Run,
+    prepare: Callable[[SqliteStore], bool] = lambda _: True,
+) -> Summary | None:
+    """One run; None when `prepare` finds that there is nothing to do."""
+    parts = _Parts.make(source, db, settings, run.stop, run.session, limit=run.limit, order=run.order)
+    path = parts.path
     store = SqliteStore.open(
         path,
         parts.source.name,
@@ -87,6 +151,8 @@ def fetch(
         stopped=parts.stop.is_set,
     )
     try:
+        if not prepare(store):
+            return None
         store.begin_sweep(full=parts.plan.full)
         engine = Engine(
             parts.listing,
@@ -95,9 +161,9 @@ def fetch(
             parts.governor,
             parts.stop,
             parts.plan,
-            on_start=on_start,
-            on_batch=on_batch,
-            on_progress=on_progress,
+            on_start=run.on_start,
+            on_batch=run.on_batch,
+            on_progress=run.on_progress,
         )
         return engine.run()
     finally:
@@ -115,9 +181,8 @@ def preview(
     **settings: Any,
 ) -> Preview:
     """What `fetch` with these arguments would do; asks the API once and writes nothing."""
-    parts = _Parts.make(source, settings, Stop(), session, limit=limit, order=order)
-    path = Path(db) if db is not None else parts.settings.db_path
-    store = SqliteStore.peek(path, parts.source.name, parts.source.tables)
+    parts = _Parts.make(source, db, settings, Stop(), session, limit=limit, order=order)
+    store = SqliteStore.peek(parts.path, parts.source.name, parts.source.tables)
     try:
         universe = parts.listing.universe()
         anew = parts.plan.full and store is not None and not store.sweep().open
@@ -164,6 +229,16 @@ class _Listing:
     def page(self, walk: Walk) -> Page:
         return self.source.page(self.client, walk)
 
+    def skip(self, walk: Walk) -> tuple[Interval, Walk | None] | None:
+        return self.source.skip(walk)
+
+    def probe(self, key: Key | None) -> None:
+        client = self.client.going_first()
+        if key is None:
+            self.source.universe(client)
+        else:
+            self.source.detail(client, key)
+
 
 def _details(source: Source, client: Client, keys: Sequence[Key]) -> Mapping[Key, Detail | Gone | Exception]:
     """The stage `detail`: one request a key, a failure being that key's alone."""
@@ -181,6 +256,7 @@ class _Parts:
     """What a run is put together from."""
 
     settings: Settings
+    path: Path
     source: Source
     stop: Stop
     governor: Governor
@@ -193,6 +269,7 @@ class _Parts:
     def make(
         cls,
         name: str,
+        db: str | Path | None,
         given: Mapping[str, Any],
         stop: Stop,
         session: requests.Session | None,
@@ -212,6 +289,7 @@ class _Parts:
         source = kind(
             load(kind.Options, {key: value for key, value in given.items() if key in kind.Options.model_fields})
         )
+        path = Path(db) if db is not None else settings.db_path
         workers = settings.max_parallel_requests
         governor = Governor(
             stop,
@@ -221,7 +299,7 @@ class _Parts:
             max_pause=settings.max_backoff_seconds,
         )
         client = Client(
-            settings.api_base_url or kind.base_url,
+            settings.api_base_url or _mirrored_from(path, name) or kind.base_url,
             governor,
             stop,
             user_agent=settings.user_agent,
@@ -237,10 +315,20 @@ class _Parts:
             delay=settings.request_delay,
             max_retries=settings.max_retries,
             max_backoff=settings.max_backoff_seconds,
+            max_outage=settings.max_outage_seconds,
             order=order,
             start_from=settings.start_from,
             full=settings.full_update,
             limit=limit,
         )
         stage = Stage("detail", partial(_details, source, client))
-        return cls(settings, source, stop, governor, client, plan, _Listing(source, client), stage)
+        return cls(settings, path, source, stop, governor, client, plan, _Listing(source, client), stage)
+
+
+def _mirrored_from(path: Path, source: str) -> str | None:
+    """The address that a database was mirrored from so far, so that nobody goes on with another host by forgetting."""
+    try:
+        name, base_url = origin_of(path)
+    except StoreError:
+        return None
+    return base_url if name == source else None

@@ -178,6 +178,7 @@ class Plan:
     delay: float = 1.0
     max_retries: int = 8
     max_backoff: float = 300.0
+    max_outage: float = 86_400.0
     order: Order = "newest"
     start_from: int | None = None
     full: bool = False
@@ -302,12 +303,13 @@ class Batch:
 
 @dataclass(frozen=True, slots=True)
 class Committed:
-    """What a transaction did, as handed to `on_batch`."""
+    """What a transaction did, as handed to `on_batch`; `queued` work was added and `ended` work taken out."""
 
     pages: int = 0
     listed: int = 0
     new: int = 0
     queued: int = 0
+    ended: int = 0
     stored: tuple[Key, ...] = ()
     gone: tuple[Key, ...] = ()
     failed: tuple[Failure, ...] = ()

@@ -35,7 +35,11 @@ class Settings(BaseSettings):
 
     model_config = SettingsConfigDict(extra="ignore", env_ignore_empty=True, frozen=True)
 
-    api_base_url: str | None = option(None, "--base-url", "where the API is; default: the source's own address")
+    api_base_url: str | None = option(
+        None,
+        "--base-url",
+        "where the API is; default: where the database was mirrored from, else the source's own address",
+    )
     db_path: Path = option(Path("pr0gramm.db"), None, "the database, where no DB argument is given")
     max_parallel_requests: int = option(
         10,
@@ -62,6 +66,9 @@ class Settings(BaseSettings):
     max_retries: int = option(8, None, "tries after the first, before an item is set aside as failed", ge=0)
     max_backoff_seconds: float = option(
         300, None, "the longest wait before a retry or a probe", gt=0, allow_inf_nan=False
+    )
+    max_outage_seconds: float = option(
+        86_400, None, "seconds without any good answer after which a run gives up", gt=0, allow_inf_nan=False
     )
     start_from: int | None = option(
         None,

@@ -319,6 +319,7 @@ COLUMNS: Mapping[str, Mapping[str, str]] = {
         "fetched": "those of them whose details are stored",
         "work": "rows of `work` that are due or wait for their time",
         "parked": "rows of `work` that failed for good",
+        "scopes": "what any run was asked to cover (content flags), a JSON list; `fetcher verify` wants all of it",
         "learned": "reserved; always null in this release",
     },
     "_sqlite_migrations": {

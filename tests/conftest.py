@@ -40,6 +40,13 @@ def clean_surroundings(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Itera
 
 
 @pytest.fixture
+def db(tmp_path: Path) -> Path:
+    """A database that does not exist yet, in a folder with a space in its name."""
+    (tmp_path / "a folder").mkdir()
+    return tmp_path / "a folder" / "mirror.db"
+
+
+@pytest.fixture
 def simulate() -> Iterator[Callable[..., Simulator]]:
     """Starts simulators, which end with the test: `simulate(World(...), latency=…, faults=…)`."""
     running: list[Simulator] = []

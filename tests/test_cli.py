@@ -356,7 +356,7 @@ def test_v_shows_one_line_for_each_retry_and_failure(fetcher_: Run, simulate: Ca
     assert len([line for line in lines if line.startswith(f"detail {broken}: answered 500")]) == 2
     assert f"detail {broken}: answered 500; set aside as failed" in lines
     assert left.code == 3
-    assert "1 item failed for good" in left.out
+    assert "1 failed for good: `fetcher failures` says why" in left.out
 
 
 def test_a_dry_run_says_what_would_be_done_and_writes_nothing(fetcher_: Run, shared_simulator: Simulator) -> None:

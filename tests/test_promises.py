@@ -54,13 +54,6 @@ Simulate = Callable[..., Simulator]
 LOGIN = {"pp": "0123456789abcdef-secret", "me": "%7B%22n%22%3A%22secret-name%22%7D"}
 
 
-@pytest.fixture
-def db(tmp_path: Path) -> Path:
-    """A database that does not exist yet, in a folder with a space in its name."""
-    (tmp_path / "a folder").mkdir()
-    return tmp_path / "a folder" / "mirror.db"
-
-
 def seconds_to_end(process: subprocess.Popen[str]) -> tuple[float, str, str]:
     """How long a process took to end from now, and what it said on stdout and stderr."""
     asked = time.monotonic()
@@ -499,7 +492,7 @@ def test_the_command_ends_with_3_when_an_item_failed_for_good(
     done = run(simulate(world, faults=faults), db)
     assert done.returncode == 3, done.stderr
     assert "1 failed" in done.stdout
-    assert "the table `failures` says why" in done.stdout
+    assert "`fetcher failures` says why" in done.stdout
 
 
 def test_a_listed_item_that_cannot_be_used_is_a_failure_alone_and_used_once_it_can(
@@ -732,10 +725,10 @@ def test_wider_flags_fetch_exactly_what_is_missing(db: Path, simulate: Simulate)
     mirror(db, simulator, content_flags=9, **LOGIN)
     assert_complete(db, world, 9)
     assert simulator.requests["info"] == len(world.ids(9))
-    # A walk for flags 8 alone proves nothing above the newest item that it sees.
+    # The head is asked for all flags, so that coverage of both ends at the newest item of all.
     assert query(db, "SELECT scope, lo, hi, items FROM coverage ORDER BY scope") == [
         (1, 1, world.ids(1)[-1], len(world.ids(1))),
-        (8, 1, world.ids(8)[-1], len(world.ids(8))),
+        (8, 1, world.ids(1)[-1], len(world.ids(8))),
     ]
 
 

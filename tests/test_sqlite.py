@@ -80,7 +80,7 @@ def opened(
 ) -> Iterator[SqliteStore]:
     store = SqliteStore.open(path, "toy", tables, "http://toy.test", clock=clock or Clock(), **more)
     try:
-        store.begin_run(Plan())
+        store.begin_run(Plan(), (1,))
         yield store
     finally:
         store.close()
@@ -357,7 +357,7 @@ def test_a_full_sweep_proves_anew_and_refreshes_after_all_that_is_missing(store:
     commit(store, page(3, 5, proven=(1, 5)))
     commit(store, details={5: detail(5)})
     assert store.begin_sweep(full=True).number == 1, "the first sweep is still open"
-    store.end_sweep()
+    store.end_sweep((1,))
     assert not store.sweep().open
     assert store.begin_sweep(full=False).number == 1
     assert store.begin_sweep(full=True) == Sweep(2, 1_000_001, True)
@@ -373,7 +373,7 @@ def test_a_full_sweep_proves_anew_and_refreshes_after_all_that_is_missing(store:
     commit(store, details={5: detail(5)})
     commit(store, page(5))
     assert claim(store) == [4, 3], "what this sweep has fetched is not fetched again"
-    store.end_sweep()
+    store.end_sweep((1,))
     assert column(DB, "SELECT DISTINCT sweep FROM coverage") == [2]
 
 
@@ -591,7 +591,7 @@ def test_the_totals_are_always_what_counting_gives(steps: list[Any]) -> None:
         for step in steps:
             clock.at += 10
             if step[0] == "sweep":
-                store.end_sweep()
+                store.end_sweep((1,))
                 store.begin_sweep(full=True)
                 continue
             if step[0] == "both":
@@ -814,7 +814,7 @@ def test_looking_at_a_mirror_writes_nothing() -> None:
     assert peeked is not None
     assert (peeked.counts(), peeked.coverage((1,))[1][0].hi) == (StoreCounts(1, 0, 1, 0), 3)
     with pytest.raises(StoreError, match="read-only"):
-        peeked.begin_run(Plan())
+        peeked.begin_run(Plan(), (1,))
     peeked.close()
     assert DB.read_bytes() == before
 

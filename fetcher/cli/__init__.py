@@ -14,7 +14,7 @@ import click
 from fetcher._version import __version__
 from fetcher.errors import FetcherError
 
-COMMANDS = ("fetch", "status", "simulate")
+COMMANDS = ("fetch", "status", "failures", "retry", "verify", "simulate")
 
 EXIT_CODES = """\b
 Exit codes:

@@ -2,53 +2,24 @@
 
 from __future__ import annotations
 
-import gc
-import shlex
-import sys
-from collections.abc import Callable
+from functools import partial
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any
 
 import click
-from pydantic_settings import BaseSettings
 
 from fetcher.cli import EXIT_CODES
-from fetcher.cli.report import Reporter, duration, size, start_lines, start_logging
-from fetcher.errors import FetcherError, Interrupted
+from fetcher.cli.report import duration, size, start_lines
+from fetcher.cli.running import follow, running_options, setting_options, settings_for
 from fetcher.mirror import Preview, preview
 from fetcher.mirror import fetch as run
-from fetcher.settings import ENV_FILE, Settings, load, options_of, unknown_keys
+from fetcher.settings import Settings
 from fetcher.sources import registry
-from fetcher.stop import Stop, stop_on_signals
-
-F = TypeVar("F", bound=Callable[..., Any])
-
-
-def _models() -> list[type[BaseSettings]]:
-    return [Settings, *(kind.Options for kind in registry().values())]
-
-
-def _setting_options(command: F) -> F:
-    """Give `command` an option for each setting that has one, ours and each source's; the model checks the values."""
-    seen: set[str] = set()
-    # Decorators stack up from below, and --help shows the last one first.
-    for model in reversed(_models()):
-        for name, field, option in reversed(list(options_of(model))):
-            if option in seen:
-                continue
-            seen.add(option)
-            default = "" if field.default is None else f", default {str(field.default).lower()}"
-            text = f"{field.description}  [{name.upper()}{default}]"
-            if field.annotation is bool:
-                command = click.option(option, name, is_flag=True, default=None, help=text)(command)
-            else:
-                command = click.option(option, name, metavar="VALUE", help=text)(command)
-    return command
 
 
 @click.command(epilog=EXIT_CODES)
 @click.argument("what", nargs=-1, metavar="[SOURCE] [DB]")
-@_setting_options
+@setting_options
 @click.option("--limit", type=click.IntRange(min=1), metavar="N", help="end once N items' details are committed")
 @click.option(
     "--order",
@@ -58,14 +29,7 @@ def _setting_options(command: F) -> F:
     help="direction of listing and fetching",
 )
 @click.option("--dry-run", is_flag=True, help="say what would be done: ranges, requests, time, disk; write nothing")
-@click.option(
-    "--log-format",
-    type=click.Choice(["text", "json"]),
-    default="text",
-    show_default=True,
-    help="progress and log as JSON lines on stdout",
-)
-@click.option("-v", "--verbose", count=True, help="one line per retry and failure; -vv says more")
+@running_options
 def fetch(
     what: tuple[str, ...],
     limit: int | None,
@@ -81,40 +45,14 @@ def fetch(
     environment variable or a line in ./.env, in this order.
     """
     source, db = _split(what)
-    settings = load(Settings, {name: value for name, value in given.items() if name in Settings.model_fields})
-    level = {0: settings.log_level, 1: "INFO"}.get(verbose, "DEBUG")
-    json_lines = log_format == "json"
-    log = start_logging(level, json_lines=json_lines)
-    for key in unknown_keys(_models()):
-        log.warning("%s: %s is no setting; it is ignored", ENV_FILE, key)
+    settings = settings_for(given, verbose=verbose, log_format=log_format)
     given = {name: value for name, value in given.items() if value is not None}
     if dry_run:
         _show(preview(source, db, limit=limit, order=order, **given), settings, order)
         return 0
-    # Batches hold thousands of rows and no cycles: by its own measure the collector looks through them all the time.
-    gc.set_threshold(100_000, 20, 50)
-    with Reporter(settings, order=order, db=db or settings.db_path, json_lines=json_lines) as reporter:
-        stop = Stop()
-        try:
-            with stop_on_signals(stop):
-                summary = run(
-                    source,
-                    db,
-                    limit=limit,
-                    order=order,
-                    stop=stop,
-                    on_start=reporter.start,
-                    on_progress=reporter.progress,
-                    **given,
-                )
-        except Interrupted as error:
-            reporter.end(error.summary)
-            raise Interrupted(f"{error}. Go on with: {_same_command()}", error.summary) from None
-        except FetcherError as error:
-            reporter.end(error.summary)
-            raise
-        reporter.end(summary)
-    return summary.exit_code
+    call = partial(run, source, db, limit=limit, **given)
+    summary = follow(call, settings, db=db or settings.db_path, order=order, log_format=log_format)
+    return summary.exit_code if summary is not None else 0
 
 
 def _split(what: tuple[str, ...]) -> tuple[str, Path | None]:
@@ -125,11 +63,6 @@ def _split(what: tuple[str, ...]) -> tuple[str, Path | None]:
     if what and what[0] not in registry():
         return "pr0gramm", Path(what[0])
     return (what[0] if what else "pr0gramm"), None
-
-
-def _same_command() -> str:
-    as_module = Path(sys.argv[0]).name == "__main__.py"
-    return shlex.join([*([sys.executable, "-m", "fetcher"] if as_module else ["fetcher"]), *sys.argv[1:]])
 
 
 def _show(found: Preview, settings: Settings, order: str) -> None:

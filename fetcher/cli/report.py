@@ -43,6 +43,13 @@ def size(count: float) -> str:
     return f"{count:.1f} TB"
 
 
+def plain(text: str, keep: str = "") -> str:
+    """A text from elsewhere as a terminal may show it: what it could act upon is escaped, `keep` is not."""
+    return "".join(
+        each if each.isprintable() or each in keep else each.encode("unicode_escape").decode() for each in text
+    )
+
+
 def start_logging(level: str, *, json_lines: bool) -> logging.Logger:
     """Send our log to the terminal, above a progress bar if there is one, or to stdout as JSON lines."""
     log = logging.getLogger("fetcher")
@@ -188,7 +195,7 @@ def summary_lines(summary: Summary, db: Path, start_from: int | None = None) -> 
     if summary.ended == "limit reached":
         lines.append(f"The limit is reached, ~{summary.left:,} items are left: run again without it to go on")
     elif summary.ended == "complete" and summary.parked:
-        lines.append(f"{counted(summary.parked, 'item')} failed for good: the table `failures` says why")
+        lines.append(f"{summary.parked:,} failed for good: `fetcher failures` says why, `fetcher retry` tries again")
     elif summary.ended == "complete" and start_from is not None:
         lines.append(
             f"This run was bound by START_FROM {start_from}, there it is complete: run without it for the rest"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Mapping
 from functools import cache
 from importlib.metadata import entry_points
@@ -13,6 +14,8 @@ from fetcher.client import Client
 from fetcher.errors import ConfigurationError
 from fetcher.model import Detail, Gone, Interval, Outcome, Page, Scope, Table, Walk
 from fetcher.settings import SourceOptions
+
+log = logging.getLogger("fetcher")
 
 GROUP = "fetcher.sources"
 _OURS = {"pr0gramm": "fetcher.sources.pr0gramm:Pr0gramm"}
@@ -58,6 +61,13 @@ class Source(Protocol):
         """The next page of a walk. Raises RequestFailed."""
         ...
 
+    def skip(self, walk: Walk) -> tuple[Interval, Walk | None] | None:
+        """What is left out when `walk` goes on without its next page, and the walk behind it, None at its end.
+
+        None where keys are no numbers, so that nobody can say what comes after a page that was not seen.
+        """
+        ...
+
     def detail(self, client: Client, key: Any) -> Detail | Gone:
         """The rows that one item's own request gives. Raises RequestFailed."""
         ...
@@ -69,7 +79,13 @@ def registry() -> Mapping[str, type[Source]]:
     found = {entry.name: entry for entry in entry_points(group=GROUP)}
     for name, value in _OURS.items():
         found.setdefault(name, _entry(name, value))
-    return {name: entry.load() for name, entry in sorted(found.items())}
+    kinds = {}
+    for name, entry in sorted(found.items()):
+        try:
+            kinds[name] = entry.load()
+        except Exception as error:  # noqa: BLE001 - it is another package's code
+            log.warning("the source %s cannot be used: %s: %s", name, type(error).__name__, error)
+    return kinds
 
 
 def find(name: str) -> type[Source]:

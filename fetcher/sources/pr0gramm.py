@@ -141,11 +141,13 @@ class Pr0gramm:
         """One page of `walk`: `older` and `newer` are exclusive, and the first page of the head is asked without.
 
         It proves from its lowest key up to the one it was asked from, and down to the lowest there can be only at the
-        end of the list; upside down when the walk goes up. Order within a page is not trusted.
+        end of the list; upside down when the walk goes up. Order within a page is not trusted. Where the list begins
+        all flags are asked for: what one of them has no item of up there is proven by the items of the others.
         """
         down = walk.order == "newest"
         from_top = down and walk.head and not walk.started
-        params: dict[str, object] = {"flags": sum(map(int, walk.scopes))}
+        scopes = self.scopes if from_top else walk.scopes
+        params: dict[str, object] = {"flags": sum(map(int, scopes))}
         if not down:
             params["newer"] = walk.hole.lo - 1
         elif not from_top:
@@ -162,6 +164,9 @@ class Pr0gramm:
         kept = tuple(row for row in rows if row[0] in proven)
         failures = [each for each in failures if each.key in proven]
         goes_on = not at_end and (rest.size > 0 or (walk.head and not down))
+        going_on = walk.scopes
+        if at_end and walk.head and not down and scopes != self.scopes:
+            goes_on, going_on = True, self.scopes
 
         ts = answer.data.get("ts")
         newest_old = (ts if type(ts) is int else client.stop.time()) - YOUNG_SECONDS
@@ -170,13 +175,26 @@ class Pr0gramm:
             proven = Interval(proven.lo, min(young) - 1)
         return Page(
             rows=kept,
-            scopes=walk.scopes,
+            scopes=scopes,
             proven=proven if proven.size and walk.proves else None,
             # What lies above young items is proven by no later page of a walk that goes up.
-            next=walk.after(hole=rest, proves=walk.proves and (down or not young)) if goes_on else None,
+            next=walk.after(hole=rest, scopes=going_on, proves=walk.proves and (down or not young))
+            if goes_on
+            else None,
             notes=tuple(notes),
             failures=tuple(failures),
         )
+
+    def skip(self, walk: Walk) -> tuple[Interval, Walk | None] | None:
+        """A page holds so many items: their ids take at least as many numbers."""
+        hole = walk.hole
+        if walk.order == "newest":
+            unlisted = Interval(max(hole.lo, hole.hi - self.page_size + 1), hole.hi)
+            rest = Interval(hole.lo, unlisted.lo - 1)
+        else:
+            unlisted = Interval(hole.lo, min(hole.hi, hole.lo + self.page_size - 1))
+            rest = Interval(unlisted.hi + 1, hole.hi)
+        return unlisted, walk.after(hole=rest) if rest.size else None
 
     def detail(self, client: Client, key: int) -> Detail | Gone:
         """The tags and comments of one item. One without any is a good answer."""

@@ -45,15 +45,20 @@ def connect_readonly(path: Path) -> sqlite3.Connection:
 
 def source_of(path: Path) -> str:
     """The name of the source that a database mirrors. Raises StoreError."""
+    return origin_of(path)[0]
+
+
+def origin_of(path: Path) -> tuple[str, str]:
+    """The name of the source that a database mirrors, and the address it was mirrored from. Raises StoreError."""
     conn = connect_readonly(path)
     try:
         with explained(path):
-            row = conn.execute("SELECT name FROM sources").fetchone() if is_made(conn) else None
+            row = conn.execute("SELECT name, base_url FROM sources").fetchone() if is_made(conn) else None
     finally:
         conn.close()
     if row is None:
         raise StoreError(f"{path} is still empty: run `fetcher fetch`")
-    return str(row[0])
+    return str(row[0]), str(row[1])
 
 
 def is_made(conn: sqlite3.Connection) -> bool:

@@ -20,6 +20,15 @@ def m001_engine_tables(db: Database) -> None:
         db.execute(statement)
 
 
+@migrations()
+def m002_scopes(db: Database) -> None:
+    """What the mirror is to cover: the scopes that any run was asked for, as a JSON list."""
+    db.execute("ALTER TABLE sources ADD COLUMN scopes TEXT")
+    db.execute(
+        "UPDATE sources SET scopes = (SELECT json_group_array(DISTINCT scope) FROM coverage WHERE source = name)"
+    )
+
+
 _FIRST = (
     """CREATE TABLE sources (
         name TEXT PRIMARY KEY,

@@ -67,6 +67,7 @@ class Statements:
             f"SELECT json_group_array({key}) FROM {table}"
             f" WHERE {key} BETWEEN :lo AND :hi AND unlisted_at IS NULL AND ({item.in_scope})"
         )
+        self.count_in_scope = self.in_scope.replace(f"json_group_array({key})", "count(*)")
         self.unlist = f"UPDATE {table} SET unlisted_at = ? WHERE {key} IN "
         self.gone = f"UPDATE {table} SET gone_at = ? WHERE gone_at IS NULL AND {key} IN "
         self.fetched = f"UPDATE {table} SET fetched_at = ?, gone_at = NULL WHERE {key} IN "

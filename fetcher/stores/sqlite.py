@@ -12,11 +12,12 @@ from dataclasses import asdict, dataclass, replace
 from itertools import chain
 from operator import itemgetter
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, NamedTuple, TypeVar, cast
 
 import msgspec
 from sqlite_utils import Database
 
+from fetcher.coverage import clip
 from fetcher.errors import ConfigurationError, Stopped, StoreError
 from fetcher.model import (
     Batch,
@@ -57,6 +58,15 @@ class Sweep:
     number: int
     started_at: int
     open: bool
+
+
+class _Counted(NamedTuple):
+    """How many items a part of a stretch of coverage held, the stretch being named by its scope and lower end."""
+
+    scope: Scope
+    lo: int
+    part: Interval
+    items: int
 
 
 class SqliteStore:
@@ -230,6 +240,11 @@ class SqliteStore:
 
     # --- writing --------------------------------------------------------------------------------
 
+    def _scopes(self) -> list[Scope]:
+        """What the mirror is to cover: all that any run was asked for."""
+        row = self._conn.execute("SELECT scopes FROM sources WHERE name = ?", [self.source]).fetchone()
+        return list(_decode(row[0])) if row and row[0] else []
+
     def begin_sweep(self, *, full: bool) -> Sweep:
         """The sweep to go on with: with `full` a new one, unless one is still open."""
         sweep = self.sweep()
@@ -242,22 +257,96 @@ class SqliteStore:
                 )
         return self.sweep()
 
-    def end_sweep(self) -> None:
-        """Close the sweep: everything was listed and fetched in it, so that what earlier ones proved is not needed."""
+    def end_sweep(self, scopes: Sequence[Scope]) -> None:
+        """Close the sweep: all of `scopes` was listed and fetched in it, so what earlier ones proved is not needed.
+
+        What they proved of other scopes goes on to hold.
+        """
         with self._transaction():
+            self._conn.executemany(
+                "DELETE FROM coverage WHERE source = ? AND scope = ?"
+                " AND sweep < (SELECT sweep FROM sources WHERE name = source)",
+                [(self.source, scope) for scope in scopes],
+            )
+            # Of a scope that was begun in this sweep and not finished, the older proof is the greater one.
+            self._conn.execute(
+                "DELETE FROM coverage AS newer WHERE EXISTS (SELECT 1 FROM coverage AS older WHERE"
+                " older.source = newer.source AND older.scope = newer.scope AND older.sweep < newer.sweep)"
+            )
             self._conn.execute(
                 "UPDATE sources SET sweep_ended_at = ? WHERE name = ? AND sweep_ended_at IS NULL",
                 [int(self._clock()), self.source],
             )
             self._conn.execute(
-                "DELETE FROM coverage WHERE source = ? AND sweep < (SELECT sweep FROM sources WHERE name = ?)",
-                [self.source, self.source],
+                "UPDATE coverage SET sweep = (SELECT sweep FROM sources WHERE name = source) WHERE source = ?",
+                [self.source],
             )
 
-    def begin_run(self, plan: Plan) -> None:
-        """Write down that a run begins; runs that died without a word are marked so."""
+    def known(self) -> Key | None:
+        """An item whose details are stored, None when there is none yet."""
+        with explained(self.path):
+            for name, child in self._children.items():
+                row = self._conn.execute(f"SELECT {quoted(child.parent or '')} FROM {quoted(name)} LIMIT 1").fetchone()
+                if row is not None:
+                    return cast("Key", row[0])
+        return None
+
+    def unpark(self, outcomes: Collection[Outcome] = (), keys: Collection[Key] = ()) -> int:
+        """Make what failed for good due again: all of it, or that of these outcomes and keys; returns how much it was.
+
+        A listed item that could not be used is listed again: its coverage is taken back. Lost pages need nothing, they
+        are uncovered.
+        """
+        with self._transaction():
+            parked = self._conn.execute(
+                "SELECT stage, key FROM work WHERE source = ? AND due_at IS NULL"
+                f"{f' AND outcome IN ({marks(len(outcomes))})' if outcomes else ''}",
+                [self.source, *outcomes],
+            ).fetchall()
+            chosen = [(stage, key) for stage, key in parked if not keys or key in keys]
+            due = [(stage, key) for stage, key in chosen if stage not in ("item", "list")]
+            self._conn.executemany(
+                "UPDATE work SET due_at = 0, attempts = 0, outcome = NULL, error = NULL"
+                " WHERE source = ? AND stage = ? AND key = ?",
+                [(self.source, stage, key) for stage, key in due],
+            )
+            self._conn.execute(
+                "UPDATE sources SET work = work + ?, parked = parked - ? WHERE name = ?",
+                [len(due), len(due), self.source],
+            )
+            for stage, key in chosen:
+                if stage == "item":
+                    self._uncover(key)
+        return len(chosen)
+
+    def _uncover(self, key: int) -> None:
+        """Take back the proof that one key was listed."""
+        rows = self._conn.execute(
+            "SELECT scope, lo, hi, items, walked_at, sweep FROM coverage WHERE source = ? AND lo <= ? AND hi >= ?",
+            [self.source, key, key],
+        ).fetchall()
+        for *covered, sweep in rows:
+            whole = Covered(*covered)
+            self._conn.execute(
+                "DELETE FROM coverage WHERE source = ? AND scope = ? AND sweep = ? AND lo = ?",
+                [self.source, whole.scope, sweep, whole.lo],
+            )
+            below, above = Interval(whole.lo, key - 1), Interval(key + 1, whole.hi)
+            above_items = self._count(whole.scope, above)
+            below_items = whole.items - above_items - self._count(whole.scope, Interval(key, key))
+            for part, items in ((below, below_items), (above, above_items)):
+                if part.size:
+                    self._write_coverage(Covered(whole.scope, part.lo, part.hi, items, whole.walked_at), sweep)
+
+    def begin_run(self, plan: Plan, scopes: Sequence[Scope]) -> None:
+        """Write down that a run begins, and what it is to cover; runs that died without a word are marked so."""
         now = int(self._clock())
         with self._transaction():
+            asked = set(self._scopes())
+            self._conn.execute(
+                "UPDATE sources SET scopes = ? WHERE name = ?",
+                [json.dumps(sorted(asked.union(scopes), key=str)), self.source],
+            )
             self._conn.execute(
                 "UPDATE runs SET ended = 'died', ended_at = updated_at, paused_until = NULL WHERE ended IS NULL"
             )
@@ -330,6 +419,9 @@ class SqliteStore:
         if batch.details or batch.gone:
             ended = self._forget_work(batch.stage, [*batch.details, *batch.gone])
         for failure in batch.failures:
+            if failure.stage != batch.stage:
+                parked += self._park(failure, now)
+                continue
             unparked = self._write_failure(failure, now)
             if failure.due_at is None:
                 parked += unparked
@@ -340,12 +432,15 @@ class SqliteStore:
             [new, fetched, queued - ended, parked, self.source],
         )
         listed = sum(len(page.rows) for page in batch.pages)
-        return replace(done, pages=len(batch.pages), listed=listed, new=new, queued=queued)
+        return replace(done, pages=len(batch.pages), listed=listed, new=new, queued=queued, ended=ended)
 
     def _write_page(self, page: Page, sweep: Sweep, stage: str, now: int) -> tuple[int, int, int]:
         """Items, work and coverage of a page; how many items were new, were queued, and could not be used."""
         keys = {row[0] for row in page.rows}
         known: dict[Key, int | None] = {}
+        marks_ = [*keys, *((page.proven.lo, page.proven.hi) if page.proven else ())]
+        span = Interval(min(marks_), max(marks_)) if marks_ else Interval(1, 0)
+        overlapped = self._overlapped(span, sweep.number)
         if keys:
             known = dict(self._array(self._sql.known, [min(keys), max(keys)]))
             rows = sorted(page.rows, key=itemgetter(0))
@@ -362,8 +457,21 @@ class SqliteStore:
         if page.proven is not None:
             listed = keys.union(failure.key for failure in page.failures)
             for scope in page.scopes:
-                self._prove(scope, page.proven, listed, sweep.number, now)
+                self._unlist(scope, page.proven, listed, now)
+        self._recount(overlapped, sweep.number)
+        if page.proven is not None:
+            for scope in page.scopes:
+                self._cover(scope, page.proven, sweep.number, now)
+            parked -= self._forget_lost_pages(page.proven)
         return len(keys.difference(known)), queued, parked
+
+    def _forget_lost_pages(self, proven: Interval) -> int:
+        """Forget that pages failed which now were listed; returns how many."""
+        lost = self._array(
+            "SELECT json_group_array(key) FROM work WHERE source = ? AND stage = 'list' AND key BETWEEN ? AND ?",
+            [self.source, proven.lo, proven.hi],
+        )
+        return self._forget_work("list", lost) if lost else 0
 
     def _unpark_listed(self, keys: set[Key]) -> int:
         """Forget that items could not be used which now were listed well; returns how many."""
@@ -392,31 +500,54 @@ class SqliteStore:
             stage,
         )
 
-    def _prove(self, scope: Scope, proven: Interval, keys: set[Key], sweep: int, now: int) -> None:
-        """Mark what is stored there and was not listed again, then write the coverage, merged with what it touches."""
-        stored = set(self._array(self._sql.in_scope, {"lo": proven.lo, "hi": proven.hi, "scope": scope}))
-        unlisted = stored - keys
-        if unlisted:
-            self._for_keys(self._sql.unlist, sorted(unlisted), now)
-        lo, hi, items, walked_at = proven.lo, proven.hi, len(stored) - len(unlisted), now
+    def _overlapped(self, span: Interval, sweep: int) -> list[_Counted]:
+        """The coverage that shares keys with `span`, and how many items there are in the part they share."""
+        rows = self._conn.execute(
+            "SELECT scope, lo, hi FROM coverage WHERE source = ? AND sweep = ? AND lo <= ? AND hi >= ?",
+            [self.source, sweep, span.hi, span.lo],
+        ).fetchall()
+        shared = [(scope, lo, clip(Interval(lo, hi), span)) for scope, lo, hi in rows]
+        return [_Counted(scope, lo, part, self._count(scope, part)) for scope, lo, part in shared]
+
+    def _recount(self, counted: Sequence[_Counted], sweep: int) -> None:
+        """Bring the counts of coverage up to date with what has been written since they were taken."""
+        for each in counted:
+            self._conn.execute(
+                "UPDATE coverage SET items = items + ? WHERE source = ? AND scope = ? AND sweep = ? AND lo = ?",
+                [self._count(each.scope, each.part) - each.items, self.source, each.scope, sweep, each.lo],
+            )
+
+    def _count(self, scope: Scope, part: Interval) -> int:
+        parameters = {"lo": part.lo, "hi": part.hi, "scope": scope}
+        return int(self._conn.execute(self._sql.count_in_scope, parameters).fetchone()[0])
+
+    def _unlist(self, scope: Scope, proven: Interval, listed: set[Key], now: int) -> None:
+        """Mark what is stored there and was not listed again."""
+        stored = self._array(self._sql.in_scope, {"lo": proven.lo, "hi": proven.hi, "scope": scope})
+        self._for_keys(self._sql.unlist, sorted(set(stored) - listed), now)
+
+    def _cover(self, scope: Scope, proven: Interval, sweep: int, now: int) -> None:
+        """Write coverage, merged with what it touches."""
+        lo, hi, items, walked_at = proven.lo, proven.hi, self._count(scope, proven), now
         touched = self._conn.execute(
             "SELECT lo, hi, items, walked_at FROM coverage"
             " WHERE source = ? AND scope = ? AND sweep = ? AND lo - 1 <= ? AND hi + 1 >= ?",
             [self.source, scope, sweep, hi, lo],
         ).fetchall()
-        overlaps = any(each[0] <= hi and each[1] >= lo for each in touched)
         for each in touched:
-            lo, hi = min(lo, each[0]), max(hi, each[1])
-            items, walked_at = items + each[2], min(walked_at, each[3])
-        if overlaps:
-            items = len(self._array(self._sql.in_scope, {"lo": lo, "hi": hi, "scope": scope}))
+            shared = clip(Interval(each[0], each[1]), proven)
+            items += each[2] - (self._count(scope, shared) if shared.size else 0)
+            lo, hi, walked_at = min(lo, each[0]), max(hi, each[1]), min(walked_at, each[3])
         self._conn.executemany(
             "DELETE FROM coverage WHERE source = ? AND scope = ? AND sweep = ? AND lo = ?",
             [(self.source, scope, sweep, each[0]) for each in touched],
         )
+        self._write_coverage(Covered(scope, lo, hi, items, walked_at), sweep)
+
+    def _write_coverage(self, covered: Covered, sweep: int) -> None:
         self._conn.execute(
             "INSERT INTO coverage (source, scope, sweep, lo, hi, items, walked_at) VALUES (?, ?, ?, ?, ?, ?, ?)",
-            [self.source, scope, sweep, lo, hi, items, walked_at],
+            [self.source, covered.scope, sweep, covered.lo, covered.hi, covered.items, covered.walked_at],
         )
 
     def _write_details(self, batch: Batch, now: int) -> int:
@@ -486,7 +617,7 @@ class SqliteStore:
         ).rowcount
 
     def _park(self, failure: Failure, now: int) -> int:
-        """Park work for an item that a listing named and that cannot be used; returns 1 when it was not parked yet."""
+        """Park what failed for good without having been work: a list page, a listed item; returns 1 when it is new."""
         self._keep_evidence(failure, now)
         return self._conn.execute(
             "INSERT INTO work (source, stage, key, attempts, outcome, error) VALUES (?, ?, ?, ?, ?, ?)"
@@ -575,14 +706,13 @@ def _parts(things: Sequence[T], most: int) -> Iterator[Sequence[T]]:
 def _after(state: RunState, done: Committed) -> RunState:
     """The state of the run once `done` is committed."""
     progress = state.progress
-    ended = len(done.stored) + len(done.gone) + len(done.failed)
     return replace(
         state,
         progress=replace(
             progress,
             counts=progress.counts.plus_committed(done),
-            queued=progress.queued + done.queued - ended,
-            left=max(0, progress.left + done.queued - ended),
+            queued=progress.queued + done.queued - done.ended,
+            left=max(0, progress.left + done.queued - done.ended),
         ),
     )
 
@@ -593,6 +723,7 @@ def _sum(a: Committed, b: Committed) -> Committed:
         a.listed + b.listed,
         a.new + b.new,
         a.queued + b.queued,
+        a.ended + b.ended,
         a.stored + b.stored,
         a.gone + b.gone,
         a.failed + b.failed,

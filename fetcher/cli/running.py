@@ -1,0 +1,92 @@
+"""What the commands that run a mirror share: an option for each setting, and telling how the run goes."""
+
+from __future__ import annotations
+
+import gc
+import shlex
+import sys
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any, TypeVar
+
+import click
+from pydantic_settings import BaseSettings
+
+from fetcher.cli.report import Reporter, start_logging
+from fetcher.errors import FetcherError, Interrupted
+from fetcher.model import Order, Summary
+from fetcher.settings import ENV_FILE, Settings, load, options_of, unknown_keys
+from fetcher.sources import registry
+from fetcher.stop import Stop, stop_on_signals
+
+F = TypeVar("F", bound=Callable[..., Any])
+
+
+def _models() -> list[type[BaseSettings]]:
+    return [Settings, *(kind.Options for kind in registry().values())]
+
+
+def setting_options(command: F) -> F:
+    """Give `command` an option for each setting that has one, ours and each source's; the model checks the values."""
+    seen: set[str] = set()
+    # Decorators stack up from below, and --help shows the last one first.
+    for model in reversed(_models()):
+        for name, field, option in reversed(list(options_of(model))):
+            if option in seen:
+                continue
+            seen.add(option)
+            default = "" if field.default is None else f", default {str(field.default).lower()}"
+            text = f"{field.description}  [{name.upper()}{default}]"
+            if field.annotation is bool:
+                command = click.option(option, name, is_flag=True, default=None, help=text)(command)
+            else:
+                command = click.option(option, name, metavar="VALUE", help=text)(command)
+    return command
+
+
+def running_options(command: F) -> F:
+    """Give `command` the options about telling how a run goes."""
+    command = click.option("-v", "--verbose", count=True, help="one line per retry and failure; -vv says more")(command)
+    return click.option(
+        "--log-format",
+        type=click.Choice(["text", "json"]),
+        default="text",
+        show_default=True,
+        help="progress and log as JSON lines on stdout",
+    )(command)
+
+
+def settings_for(given: Mapping[str, Any], *, verbose: int, log_format: str) -> Settings:
+    """The settings of a run, once its log goes where it was asked to."""
+    settings = load(Settings, {name: value for name, value in given.items() if name in Settings.model_fields})
+    level = {0: settings.log_level, 1: "INFO"}.get(verbose, "DEBUG")
+    log = start_logging(level, json_lines=log_format == "json")
+    for key in unknown_keys(_models()):
+        log.warning("%s: %s is no setting; it is ignored", ENV_FILE, key)
+    return settings
+
+
+def follow(
+    run: Callable[..., Summary | None], settings: Settings, *, db: Path, order: Order, log_format: str
+) -> Summary | None:
+    """Call `run` with what tells of it and lets Ctrl-C end it; says how it began, goes on and ended."""
+    # Batches hold thousands of rows and no cycles: by its own measure the collector looks through them all the time.
+    gc.set_threshold(100_000, 20, 50)
+    with Reporter(settings, order=order, db=db, json_lines=log_format == "json") as reporter:
+        stop = Stop()
+        try:
+            with stop_on_signals(stop):
+                summary = run(order=order, stop=stop, on_start=reporter.start, on_progress=reporter.progress)
+        except Interrupted as error:
+            reporter.end(error.summary)
+            raise Interrupted(f"{error}. Go on with: {_same_command()}", error.summary) from None
+        except FetcherError as error:
+            reporter.end(error.summary)
+            raise
+        reporter.end(summary)
+    return summary
+
+
+def _same_command() -> str:
+    as_module = Path(sys.argv[0]).name == "__main__.py"
+    return shlex.join([*([sys.executable, "-m", "fetcher"] if as_module else ["fetcher"]), *sys.argv[1:]])

@@ -1,0 +1,97 @@
+"""`fetcher verify`: is the mirror complete, and whole?"""
+
+from __future__ import annotations
+
+import json
+import sys
+from collections.abc import Sequence
+from dataclasses import asdict
+from datetime import datetime
+from pathlib import Path
+
+import click
+
+from fetcher.cli.report import counted, plain
+from fetcher.settings import Settings, load
+from fetcher.sources import find
+from fetcher.stores.file import source_of
+from fetcher.stores.verify import Verdict
+from fetcher.stores.verify import verify as check
+
+MOST_SHOWN = 20
+
+VERIFY_EXIT_CODES = """\b
+Exit codes:
+  0    complete: all that was ever listed is here, and whole
+  3    something is missing or failed for good, or does not agree
+  6    the database cannot be read
+"""
+
+
+@click.command(epilog=VERIFY_EXIT_CODES)
+@click.argument("db", required=False, type=click.Path(path_type=Path))
+@click.option("--json", "as_json", is_flag=True, help="everything as one JSON object")
+def verify(db: Path | None, as_json: bool) -> int:
+    """Check that DB (DB_PATH) is complete: covered without a hole, every item with its details or a tombstone, no work
+    left, and nothing in the file contradicting the rest. Asks the network nothing; reads the whole file.
+    """
+    path = db or load(Settings, {}).db_path
+    steps = sys.stderr.isatty()
+
+    def on_step(what: str) -> None:
+        if steps:
+            click.echo(f"\r\033[KLooking at {what} …", nl=False, err=True)
+
+    verdict = check(path, find(source_of(path)).tables, on_step=on_step)
+    if steps:
+        click.echo("\r\033[K", nl=False, err=True)
+    if as_json:
+        click.echo(json.dumps({"complete": verdict.complete, **asdict(verdict)}))
+    else:
+        for line in _lines(path, verdict):
+            click.echo(line)
+    return 0 if verdict.complete else 3
+
+
+def _lines(path: Path, verdict: Verdict) -> list[str]:
+    shown = click.format_filename(path)
+    items = counted(verdict.items, "item") + (f", {verdict.gone:,} of them gone" if verdict.gone else "")
+    if verdict.complete:
+        assert verdict.as_of is not None
+        when = datetime.fromtimestamp(verdict.as_of).strftime("%Y-%m-%d %H:%M:%S")
+        return [f"{shown}: {items}; complete as of {when}"]
+    lines = [f"{shown}: {items}; not complete"]
+    if verdict.as_of is None:
+        lines.append("Nothing was listed yet")
+    lines += _some(
+        "Not listed", [f"scope {each.scope}: {each.lo:,} to {each.hi:,}" for each in verdict.uncovered], "range"
+    )
+    if verdict.without_details_count:
+        names = _names(verdict.without_details, verdict.without_details_count)
+        lines.append(f"Without details: {counted(verdict.without_details_count, 'item')}: {names}")
+    if verdict.unfinished_count:
+        named = [
+            f"{each.stage} {plain(str(each.key))}" + (f" ({each.outcome} for good)" if each.parked else "")
+            for each in verdict.unfinished
+        ]
+        names = _names(named, verdict.unfinished_count)
+        lines.append(f"Work left: {counted(verdict.unfinished_count, 'thing')}: {names}")
+    lines += _some("Does not agree", verdict.wrong, "thing")
+    lines.append(
+        "The file contradicts itself: restore it from a backup, or mirror anew"
+        if verdict.wrong
+        else "Run `fetcher fetch` to go on; `fetcher failures` shows what failed, `fetcher retry` tries it again"
+    )
+    return lines
+
+
+def _some(what: str, found: Sequence[str], thing: str) -> list[str]:
+    lines = [f"{what}: {each}" for each in found[:MOST_SHOWN]]
+    if len(found) > MOST_SHOWN:
+        lines.append(f"{what}: {counted(len(found) - MOST_SHOWN, thing)} more (--json shows them)")
+    return lines
+
+
+def _names(found: Sequence[object], count: int) -> str:
+    names = ", ".join(map(str, found[:MOST_SHOWN]))
+    return names + (" …" if count > MOST_SHOWN else "")

@@ -1,0 +1,96 @@
+"""What the engine asks of the source that it lists and of the store that it writes."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Mapping, Sequence
+from typing import Protocol
+
+from fetcher.model import (
+    Batch,
+    Committed,
+    Covered,
+    Interval,
+    Key,
+    Order,
+    Page,
+    Plan,
+    RunState,
+    Scope,
+    StoreCounts,
+    Walk,
+    Work,
+)
+
+
+class Store(Protocol):
+    """What the engine asks of a store; used by one thread. All of it may raise StoreError."""
+
+    def counts(self) -> StoreCounts:
+        """Totals, without counting rows."""
+        ...
+
+    def coverage(self, scopes: Sequence[Scope]) -> Mapping[Scope, Sequence[Covered]]:
+        """What is proven listed in each of `scopes`."""
+        ...
+
+    def claim(
+        self, stage: str, most: int, order: Order, bounds: Interval | None, skip: Collection[Key]
+    ) -> tuple[list[Work], float | None]:
+        """Due work that is not in `skip`; when there are fewer than `most`, also when the next is due (Unix time)."""
+        ...
+
+    def known(self) -> Key | None:
+        """An item whose details are stored, None when there is none yet."""
+        ...
+
+    def begin_run(self, plan: Plan, scopes: Sequence[Scope]) -> None:
+        """Write down that a run begins, and what it is to cover."""
+        ...
+
+    def update_run(self, state: RunState) -> None:
+        """Write down where the run stands, or how it ended."""
+        ...
+
+    def commit(self, batch: Batch, state: RunState) -> Committed:
+        """Write a batch and the run's state in one transaction."""
+        ...
+
+    def end_sweep(self, scopes: Sequence[Scope]) -> None:
+        """All of `scopes` was listed and fetched."""
+        ...
+
+
+class Source(Protocol):
+    """What the engine asks of a source, bound to its client; called from several threads at once."""
+
+    @property
+    def scopes(self) -> tuple[Scope, ...]:
+        """What the run is to cover."""
+        ...
+
+    @property
+    def walks(self) -> int:
+        """How many listings may be walked at once."""
+        ...
+
+    def universe(self) -> Interval:
+        """The lowest and the highest key there can be."""
+        ...
+
+    def page(self, walk: Walk) -> Page:
+        """The next page of a walk. Raises RequestFailed."""
+        ...
+
+    def skip(self, walk: Walk) -> tuple[Interval, Walk | None] | None:
+        """What is left out when `walk` goes on without its next page, and the walk behind it, None at its end.
+
+        None where keys are no numbers, so that nobody can say what comes after a page that was not seen.
+        """
+        ...
+
+    def probe(self, key: Key | None) -> None:
+        """Ask for an item that is known, or for the list head, while other requests are held back.
+
+        Raises RequestFailed.
+        """
+        ...

@@ -1,0 +1,65 @@
+"""The failures that a database keeps, with their evidence."""
+
+from __future__ import annotations
+
+from collections.abc import Collection
+from dataclasses import dataclass
+from pathlib import Path
+
+from fetcher.model import Key
+from fetcher.stores.file import connect_readonly, explained
+from fetcher.stores.schema import marks
+
+
+@dataclass(frozen=True, slots=True)
+class FailureRow:
+    """One key that failed: what it was asked for, how that ended, and when it is tried again.
+
+    `stage` is detail (an item's own request), item (a listed item that cannot be used) or list (a list page, named by
+    its lowest key). `due_at` is None when it failed for good; times are Unix seconds. `body` is what came instead of a
+    good answer, at most 64 KiB of it.
+    """
+
+    stage: str
+    key: Key
+    outcome: str
+    status: int | None
+    message: str
+    attempts: int
+    failed_at: int
+    due_at: float | None
+    body: bytes | None
+
+
+def failures(
+    path: Path,
+    *,
+    outcomes: Collection[str] = (),
+    keys: Collection[Key] = (),
+    parked: bool = False,
+    limit: int | None = None,
+) -> list[FailureRow]:
+    """What failed, the latest first; all of it, or that of these outcomes and keys, or what failed for good.
+
+    Raises StoreError.
+    """
+    chosen: list[Key | str] = [*outcomes, *keys]
+    where = ["source = (SELECT name FROM sources)"]
+    if outcomes:
+        where.append(f"failures.outcome IN ({marks(len(outcomes))})")
+    if keys:
+        where.append(f"failures.key IN ({marks(len(keys))})")
+    if parked:
+        where.append("due_at IS NULL")
+    conn = connect_readonly(path)
+    try:
+        with explained(path):
+            rows = conn.execute(
+                "SELECT stage, key, failures.outcome, status, message, failures.attempts, failed_at, due_at, body"
+                f" FROM failures LEFT JOIN work USING (source, stage, key) WHERE {' AND '.join(where)}"
+                " ORDER BY failed_at DESC, stage, key LIMIT ?",
+                [*chosen, -1 if limit is None else limit],
+            ).fetchall()
+    finally:
+        conn.close()
+    return [FailureRow(*row) for row in rows]

@@ -1,0 +1,185 @@
+"""Whether a database holds all that its source showed, and is sound; asks the network nothing."""
+
+from __future__ import annotations
+
+import json
+import sqlite3
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from fetcher.coverage import missing
+from fetcher.model import Interval, Key, Scope, Table
+from fetcher.stores.file import connect_readonly, explained
+from fetcher.stores.schema import quoted
+
+MOST_NAMED = 1000
+"""So many keys are named of each kind; all are counted."""
+
+
+@dataclass(frozen=True, slots=True)
+class Uncovered:
+    """A stretch that no listing has proven for a scope."""
+
+    scope: Scope
+    lo: int
+    hi: int
+
+
+@dataclass(frozen=True, slots=True)
+class Unfinished:
+    """Work that is left; `parked` says that it failed for good, `outcome` how its last try ended."""
+
+    stage: str
+    key: Key
+    outcome: str | None
+    parked: bool
+
+
+@dataclass(frozen=True, slots=True)
+class Verdict:
+    """What `verify` found: complete when nothing is missing and nothing is wrong.
+
+    `as_of` is when the oldest part of the listing was walked (Unix seconds). `without_details` are listed items that
+    have neither details nor a tombstone; `wrong` says in sentences what does not agree with itself.
+    """
+
+    items: int
+    gone: int
+    as_of: int | None
+    uncovered: tuple[Uncovered, ...]
+    without_details: tuple[Key, ...]
+    without_details_count: int
+    unfinished: tuple[Unfinished, ...]
+    unfinished_count: int
+    wrong: tuple[str, ...]
+
+    @property
+    def complete(self) -> bool:
+        """Whether all that was ever listed is here, and whole."""
+        return self.as_of is not None and not (
+            self.uncovered or self.without_details_count or self.unfinished_count or self.wrong
+        )
+
+
+def verify(path: Path, tables: Sequence[Table], *, on_step: Callable[[str], None] = lambda _: None) -> Verdict:
+    """Read the whole database and say whether it is complete; `on_step` hears what is being looked at.
+
+    Raises StoreError.
+    """
+    conn = connect_readonly(path)
+    try:
+        with explained(path):
+            conn.execute("BEGIN")
+            return _Check(conn, tables).verdict(on_step)
+    finally:
+        conn.close()
+
+
+class _Check:
+    """The questions asked of one database, within one read transaction."""
+
+    def __init__(self, conn: sqlite3.Connection, tables: Sequence[Table]) -> None:
+        self._conn = conn
+        self._item = next(table for table in tables if table.parent is None)
+        self._children = [table for table in tables if table.parent is not None]
+        self._table, self._key = quoted(self._item.name), quoted(self._item.columns[0].name)
+        self._sweep, scopes = conn.execute("SELECT sweep, scopes FROM sources").fetchone()
+        self._scopes: list[Scope] = json.loads(scopes) if scopes else []
+
+    def verdict(self, on_step: Callable[[str], None]) -> Verdict:
+        on_step("coverage")
+        uncovered = self._uncovered()
+        (as_of,) = self._conn.execute("SELECT min(walked_at) FROM coverage").fetchone()
+        on_step("items")
+        (items,) = self._conn.execute(f"SELECT count(*) FROM {self._table}").fetchone()
+        (gone,) = self._conn.execute(f"SELECT count(*) FROM {self._table} WHERE gone_at IS NOT NULL").fetchone()
+        open_ = f"FROM {self._table} WHERE fetched_at IS NULL AND gone_at IS NULL"
+        (open_count,) = self._conn.execute(f"SELECT count(*) {open_}").fetchone()
+        without = self._conn.execute(f"SELECT {self._key} {open_} ORDER BY 1 LIMIT ?", [MOST_NAMED]).fetchall()
+        (work,) = self._conn.execute("SELECT count(*) FROM work").fetchone()
+        unfinished = self._conn.execute(
+            "SELECT stage, key, outcome, due_at IS NULL FROM work ORDER BY due_at IS NULL, stage, key LIMIT ?",
+            [MOST_NAMED],
+        ).fetchall()
+        wrong = [*self._counters(items), *self._counts()]
+        for table in self._children:
+            on_step(table.name)
+            wrong += self._orphans(table)
+        on_step("the file")
+        wrong += [f"SQLite: {line}" for (line,) in self._conn.execute("PRAGMA quick_check(20)") if line != "ok"]
+        return Verdict(
+            items=items,
+            gone=gone,
+            as_of=as_of,
+            uncovered=tuple(uncovered),
+            without_details=tuple(key for (key,) in without),
+            without_details_count=open_count,
+            unfinished=tuple(
+                Unfinished(stage, key, outcome, bool(parked)) for stage, key, outcome, parked in unfinished
+            ),
+            unfinished_count=work,
+            wrong=tuple(wrong),
+        )
+
+    def _uncovered(self) -> list[Uncovered]:
+        """What no sweep has proven between the lowest and the highest item ever listed.
+
+        Where a scope's coverage reaches the highest item of its own, nothing above that is missing: a listing of one
+        scope alone shows nothing up there, and proves nothing.
+        """
+        lowest, highest = self._conn.execute(f"SELECT min({self._key}), max({self._key}) FROM {self._table}").fetchone()
+        if not isinstance(lowest, int):
+            return []
+        found = []
+        for scope in self._scopes:
+            rows = self._conn.execute("SELECT lo, hi FROM coverage WHERE scope = ?", [scope]).fetchall()
+            holes = missing(Interval(lowest, highest), [Interval(*row) for row in rows])
+            if rows and holes and holes[-1].hi == highest and not self._has_items(scope, holes[-1]):
+                holes.pop()
+            found += [Uncovered(scope, hole.lo, hole.hi) for hole in reversed(holes)]
+        return found
+
+    def _has_items(self, scope: Scope, within: Interval) -> bool:
+        row = self._conn.execute(
+            f"SELECT 1 FROM {self._table} WHERE {self._key} BETWEEN :lo AND :hi AND ({self._item.in_scope}) LIMIT 1",
+            {"lo": within.lo, "hi": within.hi, "scope": scope},
+        ).fetchone()
+        return row is not None
+
+    def _counters(self, items: int) -> list[str]:
+        """Where the totals that are kept with each batch differ from what there is."""
+        kept = self._conn.execute("SELECT items, fetched, work, parked FROM sources").fetchone()
+        (fetched,) = self._conn.execute(f"SELECT count(*) FROM {self._table} WHERE fetched_at IS NOT NULL").fetchone()
+        work, parked = self._conn.execute(
+            "SELECT count(*) FILTER (WHERE due_at IS NOT NULL), count(*) FILTER (WHERE due_at IS NULL) FROM work"
+        ).fetchone()
+        names = ("items listed", "items with details", "work left", "failed for good")
+        return [
+            f"{name}: {there:,} are there, {count:,} were counted"
+            for name, count, there in zip(names, kept, (items, fetched, work, parked), strict=True)
+            if count != there
+        ]
+
+    def _counts(self) -> list[str]:
+        """Where covered stretches hold another number of items than their listing had."""
+        found = []
+        rows = self._conn.execute("SELECT scope, lo, hi, items FROM coverage WHERE sweep = ?", [self._sweep]).fetchall()
+        for scope, lo, hi, items in rows:
+            (there,) = self._conn.execute(
+                f"SELECT count(*) FROM {self._table} WHERE {self._key} BETWEEN :lo AND :hi AND unlisted_at IS NULL"
+                f" AND ({self._item.in_scope})",
+                {"lo": lo, "hi": hi, "scope": scope},
+            ).fetchone()
+            if there != items:
+                found.append(f"scope {scope}, {lo:,} to {hi:,}: {there:,} items are there, {items:,} were listed")
+        return found
+
+    def _orphans(self, table: Table) -> list[str]:
+        """Rows that belong to no item, or to one whose details were never stored."""
+        parent = quoted(table.parent or "")
+        rows = self._conn.execute(
+            f"SELECT DISTINCT child.{parent} FROM {quoted(table.name)} AS child LEFT JOIN {self._table} AS item"
+            f" ON item.{self._key} = child.{parent} WHERE item.fetched_at IS NULL LIMIT 20"
+        ).fetchall()
+        return [f"{table.name}: rows of {key}, which has no details" for (key,) in rows]
