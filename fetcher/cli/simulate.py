@@ -3,8 +3,15 @@
 from __future__ import annotations
 
 import os
+from dataclasses import replace
+from typing import Any
 
 import click
+
+from fetcher.simulator.limiter import Limit, Window
+from fetcher.simulator.mishaps import MISHAPS
+from fetcher.simulator.profile import Knee, Outage, Profile, Share
+from fetcher.simulator.profiles import PROFILES
 
 
 class _CannotListen(click.ClickException):
@@ -13,44 +20,147 @@ class _CannotListen(click.ClickException):
     exit_code = 2
 
 
-@click.command()
+_SHARE = click.FloatRange(0, 1)
+_SECONDS = click.FloatRange(min=0)
+_POSITIVE = click.FloatRange(min=0, min_open=True)
+_EPILOG = "\b\nProfiles:\n" + "\n".join(f"  {name:<9} {profile.about}" for name, profile in PROFILES.items())
+
+
+@click.command(epilog=_EPILOG)
 @click.option("--items", type=click.IntRange(min=0), default=3000, show_default=True, help="Items anybody can see.")
 @click.option("--seed", type=int, default=0, show_default=True, help="Another seed makes other items.")
 @click.option("--port", type=click.IntRange(0, 65535), default=8120, show_default=True, help="0 takes any free port.")
 @click.option("--host", default="127.0.0.1", show_default=True, help="The address to listen on.")
+@click.option("--latency", type=_SECONDS, help="Seconds an answer takes.  [default: 0, or the profile's]")
 @click.option(
-    "--latency", type=click.FloatRange(min=0), default=0.0, show_default=True, help="Seconds an answer takes."
-)
-@click.option(
-    "--jitter",
-    type=click.FloatRange(min=0),
-    default=0.0,
-    show_default=True,
-    help="Seconds an answer takes more or less than that, at most.",
+    "--jitter", type=_SECONDS, help="Seconds an answer takes more or less than that, at most.  [default: likewise]"
 )
 @click.option("--login", is_flag=True, help="Accept login cookies, and show all flags to those who have them.")
 @click.option("--gzip", is_flag=True, help="Compress answers for clients that accept it.")
+@click.option("--profile", type=click.Choice(list(PROFILES)), help="Let go wrong what this one says; see below.")
+@click.option("--rate", type=_POSITIVE, help="Limit: requests a second.")
+@click.option("--burst", type=_POSITIVE, help="Limit: requests saved up at most.  [default: a second's worth]")
+@click.option("--lockout", type=_SECONDS, help="Limit: seconds for which a refused request locks everyone out.")
+@click.option(
+    "--rate-after",
+    type=(_SECONDS, _POSITIVE),
+    metavar="T R",
+    multiple=True,
+    help="Limit: from T seconds after the start, R requests a second.",
+)
+@click.option(
+    "--window",
+    type=(click.IntRange(min=0), _POSITIVE, _SECONDS),
+    metavar="N W B",
+    help="N requests in W seconds, then everyone is refused for B seconds.",
+)
+@click.option("--retry-after", metavar="TEXT", help="What refusals by limit and window have as Retry-After.")
+@click.option("--knee", type=click.IntRange(min=1), metavar="C", help="Beyond C requests at once, answers take longer.")
+@click.option("--gone", type=_SHARE, metavar="SHARE", help="Share of the items whose details are gone.")
+@click.option(
+    "--fault",
+    type=(str, _SHARE),
+    metavar="NAME SHARE",
+    multiple=True,
+    help=f"Share of first tries that go wrong like this: {', '.join(MISHAPS)}.",
+)
+@click.option(
+    "--outage",
+    type=(_SECONDS, _SECONDS, str),
+    metavar="X T HOW",
+    multiple=True,
+    help="From X seconds on, for T seconds, everyone is refused a connection (HOW: refuse) or met by a fault.",
+)
+@click.option("--arrive", type=_SECONDS, metavar="N", help="New items a second.")
 def simulate(
-    items: int, seed: int, port: int, host: str, latency: float, jitter: float, login: bool, gzip: bool
+    items: int,
+    seed: int,
+    port: int,
+    host: str,
+    latency: float | None,
+    jitter: float | None,
+    login: bool,
+    gzip: bool,
+    **faults: Any,
 ) -> None:
-    """Answer like the pr0gramm API on this machine, with made-up items, until Ctrl-C."""
+    """Answer like the pr0gramm API on this machine, with made-up items, until Ctrl-C.
+
+    All goes well unless a profile or an option says otherwise; the options override the profile.
+    """
     from fetcher.simulator.server import serve
     from fetcher.simulator.world import World
+
+    profile = _profile(seed, latency, jitter, **faults)
 
     def announce(url: str) -> None:
         click.echo(f"Simulating {items:,} items at {url} (Ctrl-C ends it)")
 
     try:
-        serve(
-            World(seed, items, login),
+        requests, wrong = serve(
+            World(seed, items, login or (profile is not None and profile.login is not None)),
             host,
             port,
-            latency=latency,
-            jitter=jitter,
+            latency=latency or 0.0,
+            jitter=jitter or 0.0,
             gzip=gzip,
+            profile=profile,
             on_ready=announce,
         )
     except OSError as error:
         # A name that cannot be resolved comes with a number of its own kind.
         reason = os.strerror(error.errno) if error.errno is not None and error.errno > 0 else error.strerror
         raise _CannotListen(f"Cannot listen on {host}:{port}: {reason}") from error
+    if profile is not None:
+        what = ", ".join(f"{count:,} {name}" for name, count in sorted(wrong.items()))
+        click.echo(f"Answered {requests.total():,} requests, {wrong.total():,} of them wrongly{what and ': ' + what}")
+
+
+def _profile(
+    seed: int,
+    latency: float | None,
+    jitter: float | None,
+    *,
+    profile: str | None,
+    rate: float | None,
+    burst: float | None,
+    lockout: float | None,
+    rate_after: tuple[tuple[float, float], ...],
+    window: tuple[int, float, float] | None,
+    retry_after: str | None,
+    knee: int | None,
+    gone: float | None,
+    fault: tuple[tuple[str, float], ...],
+    outage: tuple[tuple[float, float, str], ...],
+    arrive: float | None,
+) -> Profile | None:
+    """The profile named, with what the options change of it; None when nothing is to go wrong."""
+    base = PROFILES[profile] if profile else Profile()
+    changes: dict[str, Any] = {}
+    if profile and latency is not None:
+        changes["latency"] = 0.0
+    if profile and jitter is not None:
+        changes["jitter"] = 0.0
+    if rate is not None:
+        limit = Limit(rate=rate, burst=burst, lockout=lockout or 0.0, later=rate_after, retry_after=retry_after)
+        changes["limits"] = (limit,)
+    elif burst is not None or lockout is not None or rate_after:
+        raise click.UsageError("--burst, --lockout and --rate-after need --rate")
+    if window is not None:
+        requests, seconds, block = window
+        changes["windows"] = (Window(requests=requests, seconds=seconds, block=block, retry_after=retry_after),)
+    if retry_after is not None and rate is None and window is None:
+        raise click.UsageError("--retry-after needs --rate or --window")
+    if knee is not None:
+        changes["knee"] = Knee(knee)
+    if gone is not None:
+        changes |= {"gone_404": gone / 2, "gone_200": gone / 2}
+    try:
+        if fault:
+            changes["mishaps"] = tuple(Share(name, share) for name, share in fault)
+        if outage:
+            changes["outages"] = tuple(Outage(start, seconds, how) for start, seconds, how in outage)
+    except ValueError as error:
+        raise click.UsageError(str(error)) from None
+    if arrive is not None:
+        changes["arrive"] = arrive
+    return replace(base, seed=seed, **changes) if profile or changes else None

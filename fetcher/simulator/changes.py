@@ -1,0 +1,71 @@
+"""What happens to the items of a world while it is watched: they arrive, are deleted, come back, get other flags."""
+
+from __future__ import annotations
+
+import asyncio
+from collections import deque
+from collections.abc import Callable
+
+from fetcher.simulator.profile import Profile
+from fetcher.simulator.world import ALL_FLAGS, World, mix
+
+_TICK_SECONDS = 0.05
+
+
+class Changes:
+    """Changes a world at the rates that a profile has; which items it takes depends on the profile's seed.
+
+    Items that have arrived and those deleted before are left alone. `world.flag` tells what became of an item.
+    """
+
+    def __init__(self, world: World, profile: Profile) -> None:
+        self._world = world
+        self._seed = mix(mix(profile.seed) ^ 0xC4A)
+        self._ids = tuple(world.ids(ALL_FLAGS))
+        self._deleted: deque[int] = deque()
+        self._kinds: list[tuple[float, Callable[[int], None]]] = [
+            (profile.arrive, lambda _: self._arrive()),
+            (profile.delete, self._delete),
+            (profile.undelete, lambda _: self._undelete()),
+            (profile.reflag, self._reflag),
+        ]
+        self._done = [0] * len(self._kinds)
+
+    async def go_on(self, now: Callable[[], float]) -> None:
+        """Change the world for ever; `now` gives the seconds since the start."""
+        while True:
+            self.advance(now())
+            await asyncio.sleep(_TICK_SECONDS)
+
+    def advance(self, now: float) -> None:
+        """Let happen what is due `now` seconds after the start."""
+        for kind, (rate, change) in enumerate(self._kinds):
+            while self._done[kind] < int(now * rate):
+                self._done[kind] += 1
+                change(mix(self._seed ^ (self._done[kind] << 2 | kind)))
+
+    def _arrive(self) -> None:
+        self._world.arrive()
+
+    def _delete(self, draw: int) -> None:
+        id = self._taken(draw)
+        if id:
+            self._world.delete(id)
+            self._deleted.append(id)
+
+    def _undelete(self) -> None:
+        if self._deleted:
+            self._world.undelete(self._deleted.popleft())
+
+    def _reflag(self, draw: int) -> None:
+        id = self._taken(draw)
+        if id:
+            others = [flag for flag in (1, 2, 4, 8, 16) if flag != self._world.flag(id)]
+            self._world.reflag(id, others[(draw >> 32) % len(others)])
+
+    def _taken(self, draw: int) -> int:
+        """An item that is there, 0 when what was drawn is not."""
+        if not self._ids:
+            return 0
+        id = self._ids[draw % len(self._ids)]
+        return id if self._world.flag(id) else 0
