@@ -79,7 +79,11 @@ def as_json(value: Any) -> str:
     except RecursionError:
         raise malformed("a value nested too deeply to be written again") from None
     except (msgspec.EncodeError, TypeError, ValueError, OverflowError):
+        pass
+    try:
         return json.dumps(value, separators=(",", ":"))
+    except RecursionError:
+        raise malformed("a value nested too deeply to be written again") from None
 
 
 _CONVERT: Mapping[str, Callable[[Any], Any]] = {
@@ -139,14 +143,15 @@ class RowBuilder:
 def decode(body: bytes) -> Any:
     """The JSON value of a body; raises ValueError when it is not JSON.
 
-    Takes what strict readers refuse though it is valid: lone surrogates, and numbers beyond a double, as their text.
+    Takes what strict readers refuse though it is valid: lone surrogates, and numbers that are too large for Python.
+    Those become their text, of a type of its own, so that no column takes it for a text that the API gave.
     """
     try:
         return _strict(body)
     except (msgspec.DecodeError, ValueError, RecursionError):
         pass
     try:
-        return json.loads(body, parse_constant=_refuse, parse_float=_finite)
+        return json.loads(body, parse_constant=_refuse, parse_float=_finite, parse_int=_whole)
     except RecursionError:
         raise ValueError("nested too deeply") from None
     except UnicodeDecodeError:
@@ -161,9 +166,22 @@ def _refuse(constant: str) -> Any:
     raise ValueError(f"{constant} is not JSON")
 
 
-def _finite(text: str) -> float | str:
+class _Beyond(str):
+    """A number that no double holds, or of more digits than Python reads, as it was written."""
+
+    __slots__ = ()
+
+
+def _finite(text: str) -> float | _Beyond:
     number = float(text)
-    return number if math.isfinite(number) else text
+    return number if math.isfinite(number) else _Beyond(text)
+
+
+def _whole(text: str) -> int | _Beyond:
+    try:
+        return int(text)
+    except ValueError:
+        return _Beyond(text)
 
 
 class Parser:
@@ -183,6 +201,9 @@ class Parser:
     def parse(self, body: bytes) -> Any:
         """What `rows` takes, or None when the body is not of the usual shape."""
         try:
+            if not body.isascii():
+                # Within fields that it skips the decoder does not look whether this is UTF-8.
+                body.decode()
             return self._decode(body)
         except (msgspec.DecodeError, ValueError, RecursionError):
             return None

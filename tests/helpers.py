@@ -145,9 +145,9 @@ def details_of(world: World, id: int) -> dict[str, Any]:
     return {**world.info(id), "ts": int(time.time()), "cache": f"item:{id}", "rt": 1, "qc": 2}
 
 
-def list_page(world: World, older: int) -> dict[str, Any]:
-    """The whole JSON of a list page below `older` (0: the head), to be changed."""
-    listing = world.page(1, older=older or None)
+def list_page(world: World, older: int = 0, newer: int | None = None) -> dict[str, Any]:
+    """The whole JSON of a list page below `older` (0: the head) or above `newer`, to be changed."""
+    listing = world.page(1, older=older or None, newer=newer)
     assert listing is not None
     return {
         "atEnd": listing.at_end,

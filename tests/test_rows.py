@@ -173,6 +173,17 @@ def test_a_surrogate_pair_is_a_character() -> None:
     assert data == "😀"
 
 
+def test_a_number_beyond_a_double_is_no_text() -> None:
+    optional = RowBuilder(Table("t", (Column("id", "integer", required=True), Column("text", "text"))))
+    for number in ("1e999", "-1e999", "1" * 5000):
+        data = decode(f'[{{"id": 1, "text": {number}}}]'.encode())
+        notes: list[str] = []
+        assert optional.rows(data, notes) == [(1, None, f'{{"text":"{number}"}}')]
+        assert notes == ["t.text: expected text, got a number; kept in extra"]
+        with pytest.raises(RequestFailed, match="things: name is no usable text"):
+            built(plain, GOOD | {"name": data[0]["text"]})
+
+
 def test_the_last_of_duplicated_keys_counts_in_strict_and_odd_bodies() -> None:
     assert decode(b'{"a": 1, "a": 2}') == {"a": 2}
     assert decode(b'{"a": 1, "a": 1e999}') == {"a": "1e999"}
@@ -199,6 +210,16 @@ def test_whatever_decode_takes_can_be_written_however_deep() -> None:
             continue
 
 
+def test_what_is_too_deep_to_be_written_is_malformed_whatever_is_in_it() -> None:
+    for innermost in ("text", "\ud800", 2**70):
+        value: Any = innermost
+        for _ in range(2000):
+            value = [innermost, value]
+        with pytest.raises(RequestFailed, match="nested too deeply") as failed:
+            as_json(value)
+        assert failed.value.outcome is Outcome.MALFORMED
+
+
 # Bodies
 
 
@@ -216,7 +237,6 @@ def test_whatever_decode_takes_can_be_written_however_deep() -> None:
         b"[" * 100_000,
         b"[" * 100_000 + b"]" * 100_000,
         b'{"a":' * 100_000,
-        b"1" * 5000,
         b"{} trailing",
         b"<html>",
         b"\0",
@@ -229,6 +249,7 @@ def test_what_is_no_json_is_a_value_error(body: bytes) -> None:
 
 def test_a_number_beyond_a_double_is_kept_as_it_was_written() -> None:
     assert decode(b"[1e400, -1e400, 0.5]") == ["1e400", "-1e400", 0.5]
+    assert decode(b"1" * 5000) == "1" * 5000
 
 
 text = st.text(st.characters(codec=None) | st.sampled_from('\0\ud800\udfff"\\ü😀'), max_size=6)
@@ -317,6 +338,18 @@ def test_the_parser_takes_the_usual_body() -> None:
 )
 def test_the_parser_leaves_what_is_unusual(unusual: Any) -> None:
     assert parser.parse(json.dumps(unusual).encode()) is None
+
+
+@pytest.mark.parametrize(
+    "body", [b'{"things": [], "cache": "\xff"}', b'{"things": [], "\xff": 1}', b'{"things": [], "a": ["\xed\xa0\x80"]}']
+)
+def test_the_parser_leaves_what_is_not_utf_8_wherever_that_is(body: bytes) -> None:
+    assert parser.parse(body) is None
+
+
+def test_the_parser_takes_utf_8_that_is_not_escaped() -> None:
+    body = json.dumps({"things": [GOOD | {"name": "ü🍎"}], "cache": "ä"}, ensure_ascii=False).encode()
+    assert parser.rows(parser.parse(body), 5) == {"things": [(5, 7, "ü🍎", 0.5, -1, None)]}
 
 
 @pytest.fixture(scope="module")

@@ -119,7 +119,10 @@ class Pr0gramm:
         return {name: secret for name, secret in given.items() if secret is not None}
 
     def judge(self, status: int, data: Any) -> Outcome | None:
-        """The API's own errors: `limitReached` in good and bad answers alike, `notFound` in good ones."""
+        """The API's own errors: `limitReached` in good and bad answers alike, all others in good ones.
+
+        `nothingFound` is the one that is no error: a list without items.
+        """
         if not isinstance(data, dict):
             return None
         error = data.get("error")
@@ -129,6 +132,9 @@ class Pr0gramm:
             return Outcome.GONE
         if status == 200 and isinstance(error, str) and error.endswith("Required"):
             return Outcome.DENIED
+        if 200 <= status < 300 and error and error != "nothingFound":
+            # An empty last page beside an error not known yet would prove that there is nothing.
+            return Outcome.MALFORMED
         return None
 
     def universe(self, client: Client) -> Interval:
