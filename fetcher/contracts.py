@@ -43,6 +43,22 @@ class Store(Protocol):
         """An item whose details are stored, None when there is none yet."""
         ...
 
+    def fetched(self, scopes: Sequence[Scope], most: int) -> list[Key]:
+        """Some items of `scopes` whose details are stored and that are still there, the newest."""
+        ...
+
+    def restore(self, scopes: Sequence[Scope], since: float) -> int:
+        """Make items of `scopes` due again that were taken for gone at `since` (Unix time) or later; how many."""
+        ...
+
+    def room(self) -> int:
+        """How many bytes are free where the store writes."""
+        ...
+
+    def tend(self) -> None:
+        """Do now and then what keeps the store fit."""
+        ...
+
     def begin_run(self, plan: Plan, scopes: Sequence[Scope]) -> None:
         """Write down that a run begins, and what it is to cover."""
         ...
@@ -66,6 +82,11 @@ class Source(Protocol):
     @property
     def scopes(self) -> tuple[Scope, ...]:
         """What the run is to cover."""
+        ...
+
+    @property
+    def login_scopes(self) -> tuple[Scope, ...]:
+        """Those of them that only a login shows; none where there is no login."""
         ...
 
     @property

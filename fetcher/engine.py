@@ -12,6 +12,7 @@ from functools import partial
 from queue import SimpleQueue
 from typing import Any, Literal
 
+from fetcher.canary import ITEMS, Canary
 from fetcher.contracts import Source, Store
 from fetcher.coverage import clip, plan_walks
 from fetcher.errors import FetcherError, Interrupted, LoginError, RemoteError, RequestFailed, Stopped, StoreError
@@ -57,6 +58,9 @@ NONSENSE_TRIES = 3
 HEARTBEAT_SECONDS = 10.0
 """The run's own row is never older than this."""
 
+ENOUGH_ROOM = 1.05
+"""So many times what is to be kept free must be free again before a run goes on."""
+
 LISTED_PER_DETAIL = 10
 """Listed rows that weigh as much in a batch as one detail: about what they cost to write."""
 
@@ -87,13 +91,14 @@ class _Listing:
 
 
 class _Asked(Enum):
-    """What is asked for besides pages and details: the list head, or any sign of life."""
+    """What is asked for besides pages and details: the list head, any sign of life, what only a login shows."""
 
     HEAD = 1
     LIFE = 2
+    LOGIN = 3
 
 
-_About = _Listing | tuple[Key, ...] | Literal[_Asked.HEAD, _Asked.LIFE]
+_About = _Listing | tuple[Key, ...] | Literal[_Asked.HEAD, _Asked.LIFE, _Asked.LOGIN]
 """What a call was made for: the next page of a listing, the details of keys, or something besides."""
 
 
@@ -173,6 +178,10 @@ class Engine:
         self._denied: list[tuple[Key, RequestFailed]] = []
         self._outage: Outage[_Listing | Key] = Outage(plan.max_backoff)
         self._known: Key | None = None
+        self._canary = Canary(stop.now()) if source.login_scopes else None
+        self._login_seen_at = stop.time()
+        self._held: set[str] = set()
+        self._cramped = ""
         self._answered_at = stop.now()
         self._prober: Workers[_About] | None = None
         self._lost_pages = 0
@@ -219,6 +228,7 @@ class Engine:
                 self._list()
                 self._claim()
                 self._probe()
+                self._look_at_login()
                 self._collect()
                 if self._commit_due():
                     self._commit()
@@ -501,8 +511,13 @@ class Engine:
             if result.outcome is Outcome.DENIED:
                 raise _login_needed(result)
             # No word from the head: the items are asked for again, and if they are denied, so is it.
-            for key, _ in denied:
-                self._failed(key, result)
+            for key, error in denied:
+                if result.outcome not in (Outcome.LIMITED, Outcome.UNAVAILABLE):
+                    words = f"{error}, and the list head does not say why: {result}"
+                    result = RequestFailed(Outcome.UNAVAILABLE, words, status=error.status, body=error.body)
+                    self._blame(key, result)
+                else:
+                    self._failed(key, result)
             return
         if isinstance(result, BaseException):
             raise result
@@ -516,7 +531,7 @@ class Engine:
         self._answered_at = self._stop.now()
         outage = self._outage
         if outage.in_doubt:
-            self._governor.release()
+            self._release("outage")
             if outage.is_certain:
                 log.warning("the API answers again")
                 for about, _ in outage.end():
@@ -530,10 +545,19 @@ class Engine:
         outage = self._outage
         now = self._stop.now()
         if outage.doubt(now, alone=not self._flying()):
-            self._governor.hold()
+            self._hold("outage")
         if outage.in_doubt and not outage.asking and outage.due <= now:
             outage.asking = True
             self._probes().send(_Asked.LIFE, self._source.probe, self._known)
+
+    def _hold(self, why: str) -> None:
+        self._held.add(why)
+        self._governor.hold()
+
+    def _release(self, why: str) -> None:
+        self._held.discard(why)
+        if not self._held:
+            self._governor.release()
 
     def _probes(self) -> Workers[_About]:
         """A thread of its own: all the others may be held back."""
@@ -556,6 +580,8 @@ class Engine:
 
     def _give_up_waiting(self) -> None:
         """Raise RemoteError once there was no good answer for too long, whatever kept it away."""
+        if self._cramped:
+            self._answered_at = self._stop.now()
         if self._stop.now() - self._answered_at <= self._plan.max_outage:
             return
         reason = self._outage.reason if self._outage.in_doubt else self._governor.traffic().reason
@@ -566,6 +592,56 @@ class Engine:
         return RemoteError(
             f"no good answer for {self._plan.max_outage:g} s ({reason}): run again later, it goes on where it was"
         )
+
+    # --- the login ----------------------------------------------------------------------------------
+
+    def _look_at_login(self) -> None:
+        """Now and then ask for something that only a login shows: without it such items may look deleted."""
+        canary = self._canary
+        now = self._stop.now()
+        if canary is None or now < canary.due:
+            return
+        self._ask_for_hidden(canary.choose(self._store.fetched(self._source.login_scopes, ITEMS), now))
+
+    def _ask_for_hidden(self, key: Key | None) -> None:
+        if key is not None:
+            self._fetching += 1
+            self._lists.send(_Asked.LOGIN, self._hidden, key)
+
+    def _hidden(self, key: Key) -> tuple[Key, object]:
+        return key, self._stage.run((key,))[key]
+
+    def _login_answered(self, key: Key, result: object) -> None:
+        canary = self._canary
+        assert canary is not None
+        self._ask_for_hidden(canary.answered(key, result, self._stop.now()))
+        if isinstance(result, Detail):
+            self._login_seen_at = self._stop.time()
+        if canary.expired:
+            self._commit()
+            restored = self._store.restore(self._source.login_scopes, self._login_seen_at)
+            if restored:
+                log.warning("%d items looked deleted since the login was last seen: they are due again", restored)
+            raise LoginError(
+                f"items that only a login shows have vanished, {ITEMS} of {ITEMS}: "
+                "the login has expired, renew PP and ME"
+            )
+
+    # --- room on the disk ---------------------------------------------------------------------------
+
+    def _look_at_room(self) -> None:
+        """Stop asking while the disk is nearly full, and go on when there is room again."""
+        room = self._store.room()
+        if not self._cramped and room < self._plan.min_free:
+            self._cramped = (
+                f"disk nearly full: {room / 1e6:,.0f} MB left, {self._plan.min_free / 1e6:,.0f} are kept free"
+            )
+            log.warning("%s; going on when there is room", self._cramped)
+            self._hold("disk")
+        elif self._cramped and room >= self._plan.min_free * ENOUGH_ROOM:
+            log.warning("there is room on the disk again")
+            self._cramped = ""
+            self._release("disk")
 
     # --- collecting and committing --------------------------------------------------------------
 
@@ -620,6 +696,11 @@ class Engine:
                 self._heard()
         elif about is _Asked.LIFE:
             self._probed(result)
+        elif about is _Asked.LOGIN:
+            self._fetching -= 1
+            if isinstance(result, BaseException):
+                raise result
+            self._login_answered(*result)
         elif about is _Asked.HEAD:
             self._fetching -= 1
             self._head_answered(result)
@@ -670,10 +751,12 @@ class Engine:
         now = self._stop.now()
         if now - self._told_at >= TICK_SECONDS:
             self._told_at = now
+            self._look_at_room()
             self._give_up_waiting()
             self._on_progress(self._progress())
         if now - self._wrote_at >= HEARTBEAT_SECONDS:
             self._wrote_at = now
+            self._store.tend()
             self._store.update_run(RunState(self._progress()))
 
     def _progress(self) -> Progress:
@@ -689,6 +772,8 @@ class Engine:
         paused, reason = traffic.paused, traffic.reason
         if self._outage.is_certain:
             paused, reason = max(0.0, self._outage.due - now), self._outage.reason
+        if self._cramped:
+            paused, reason = 0.0, self._cramped
         return Progress(
             counts=replace(self._counts, requests=traffic.requests, limited=traffic.limited),
             seconds=now - self._began,

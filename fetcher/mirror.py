@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import shutil
 from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
@@ -41,6 +42,8 @@ from fetcher.stores.verify import Verdict
 from fetcher.stores.verify import verify as check
 
 log = logging.getLogger("fetcher")
+
+SMALL_PART = 0.02
 
 BYTES_AN_ITEM = 2_600
 """What an item with its tags and comments takes in the database, about (docs/benchmarks.md)."""
@@ -220,6 +223,11 @@ class _Listing:
         return self.source.scopes
 
     @property
+    def login_scopes(self) -> tuple[Scope, ...]:
+        shown = self.source.open_scopes
+        return tuple(scope for scope in self.scopes if scope not in shown) if self.source.cookies else ()
+
+    @property
     def walks(self) -> int:
         return self.source.walks
 
@@ -319,10 +327,19 @@ class _Parts:
             order=order,
             start_from=settings.start_from,
             full=settings.full_update,
+            min_free=_kept_free(path, settings.min_free_disk_mb * 1_000_000),
             limit=limit,
         )
         stage = Stage("detail", partial(_details, source, client))
         return cls(settings, path, source, stop, governor, client, plan, _Listing(source, client), stage)
+
+
+def _kept_free(path: Path, most: int) -> int:
+    """How many bytes of the disk are left free: of a small disk not more than a small part."""
+    try:
+        return min(most, int(shutil.disk_usage(path.absolute().parent).total * SMALL_PART))
+    except OSError:
+        return most  # The store is about to say what is wrong with the folder.
 
 
 def _mirrored_from(path: Path, source: str) -> str | None:

@@ -169,7 +169,8 @@ class Stage:
 class Plan:
     """What a run is asked to do; times are in seconds.
 
-    `full` asks for a new sweep, or for the one still open; `limit` ends it once that many details are committed.
+    `full` asks for a new sweep, or for the one still open; `limit` ends it once that many details are committed;
+    `min_free` bytes of the disk are left free.
     """
 
     workers: int = 10
@@ -183,6 +184,7 @@ class Plan:
     start_from: int | None = None
     full: bool = False
     limit: int | None = None
+    min_free: int = 0
 
     @property
     def bounds(self) -> Interval | None:

@@ -70,6 +70,9 @@ class Settings(BaseSettings):
     max_outage_seconds: float = option(
         86_400, None, "seconds without any good answer after which a run gives up", gt=0, allow_inf_nan=False
     )
+    min_free_disk_mb: int = option(
+        200, None, "megabytes of the disk to leave free (2 % of a small one): with less a run waits for room", ge=0
+    )
     start_from: int | None = option(
         None,
         "--start-from",

@@ -164,7 +164,7 @@ def mirror_until_full(db: Path, simulator: Simulator) -> set[int]:
     """Mirror until the disk is full; returns what was reported as stored by then."""
     reported: set[int] = set()
     with pytest.raises(StoreError, match="the disk is full: make room and run again") as caught:
-        mirror(db, simulator, db_batch_size=10, on_batch=lambda done: reported.update(done.stored))
+        mirror(db, simulator, db_batch_size=10, min_free_disk_mb=0, on_batch=lambda done: reported.update(done.stored))
     assert "\n" not in str(caught.value)
     return reported
 
@@ -950,3 +950,57 @@ def test_a_signal_is_answered_though_another_program_keeps_the_database_locked(d
     assert "keeps" in err
     assert mirror(db, simulator).exit_code == 0
     assert_complete(db, simulator.world)
+
+
+@pytest.mark.parametrize("order", ["newest", "oldest"])
+def test_one_false_id_at_the_head_hides_nothing_that_comes_later(order: str, db: Path, simulate: Simulate) -> None:
+    world = World(seed=1, items=100)
+    newest = world.ids()[-1]
+    lies: list[int] = []
+
+    def faults(kind: str, key: int, attempt: int) -> Answer | None:
+        last = key if order == "oldest" else 0
+        if kind != "list" or key != last or simulator.requests["list"] != 2 or lies:
+            return None
+        lies.append(key)
+        data = list_page(world, 0)
+        data["items"].append({**data["items"][0], "id": 5_000_000})
+        data["atEnd"] = data["atStart"] = True
+        return answer(data)
+
+    simulator = simulate(world, faults=faults)
+    mirror(db, simulator, order=order)
+    assert lies
+    assert column(db, "SELECT hi FROM coverage") == [newest]
+    world.arrive(20, created=world.created(newest))
+    mirror(db, simulator, order=order)
+    assert set(world.ids()) <= set(column(db, "SELECT id FROM items WHERE fetched_at IS NOT NULL"))
+
+
+def test_an_item_that_could_not_be_used_and_is_listed_no_more_is_forgotten(db: Path, simulate: Simulate) -> None:
+    world = World(seed=1, items=40)
+    data = list_page(world, 0)
+    unused = next(id for id in range(world.ids()[0], world.ids()[-1]) if id not in world.ids())
+    data["items"].insert(5, {"id": unused, "created": None})
+    told = answer(data)
+    assert mirror(db, simulate(world, faults=lambda kind, *_: told if kind == "list" else None)).exit_code == 3
+    assert mirror(db, simulate(world)).exit_code == 3
+    assert mirror(db, simulate(world), full_update=True).exit_code == 0
+    assert one(db, "SELECT count(*) FROM failures") == 0
+
+
+def test_an_item_that_is_denied_while_the_head_talks_nonsense_keeps_its_own_evidence(
+    db: Path, simulate: Simulate
+) -> None:
+    world = World(seed=1, items=30)
+    secret = world.ids()[4]
+    denied = answer({"error": "forbidden", "code": 403}, 403)
+
+    def faults(kind: str, key: int, attempt: int) -> Answer | None:
+        if (kind, key) == ("info", secret):
+            return denied
+        return Answer(200, {}, b"{}") if kind == "list" and attempt > 2 and not key else None
+
+    assert mirror(db, simulate(world, faults=faults), max_retries=1, stop=FakeStop()).exit_code == 3
+    ((outcome, status, body, attempts),) = query(db, "SELECT outcome, status, body, attempts FROM failures")
+    assert (outcome, status, body, attempts) == ("unavailable", 403, denied.body, 2)

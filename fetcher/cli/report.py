@@ -173,6 +173,8 @@ def state_words(progress: Progress) -> str:
         words.append(f"{progress.counts.failed:,} failed")
     if progress.paused:
         words.append(f"paused {duration(progress.paused)} ({progress.reason})")
+    elif progress.reason:
+        words.append(f"waiting ({progress.reason})")
     return ", ".join(words)
 
 

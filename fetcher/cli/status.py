@@ -80,6 +80,8 @@ def _running(run: RunRow) -> str:
         words.append(f"about {duration(run.left / run.rate)} to go")
     if run.paused_until is not None and run.paused_until > time.time():
         words.append(f"paused {duration(run.paused_until - time.time())} ({run.reason})")
+    elif run.reason is not None:
+        words.append(f"waiting ({run.reason})")
     return ", ".join(words)
 
 

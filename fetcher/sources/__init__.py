@@ -49,6 +49,11 @@ class Source(Protocol):
         """The login to send with each request."""
         ...
 
+    @property
+    def open_scopes(self) -> tuple[Scope, ...]:
+        """What anybody sees without a login."""
+        ...
+
     def judge(self, status: int, data: Any) -> Outcome | None:
         """What a JSON answer means where the API has ways of its own; None leaves it to HTTP's rules."""
         ...

@@ -118,6 +118,11 @@ class Pr0gramm:
         given = {"pp": self._options.pp, "me": self._options.me}
         return {name: secret for name, secret in given.items() if secret is not None}
 
+    @property
+    def open_scopes(self) -> tuple[Scope, ...]:
+        """Without a login there are only sfw items."""
+        return (1,)
+
     def judge(self, status: int, data: Any) -> Outcome | None:
         """The API's own errors: `limitReached` in good and bad answers alike, all others in good ones.
 
@@ -148,7 +153,8 @@ class Pr0gramm:
 
         It proves from its lowest key up to the one it was asked from, and down to the lowest there can be only at the
         end of the list; upside down when the walk goes up. Order within a page is not trusted. Where the list begins
-        all flags are asked for: what one of them has no item of up there is proven by the items of the others.
+        all flags are asked for: what one of them has no item of up there is proven by the items of the others. Above
+        the newest id known when the walk was planned nothing is proven: one false id would hide all that comes later.
         """
         down = walk.order == "newest"
         from_top = down and walk.head and not walk.started
@@ -164,11 +170,12 @@ class Pr0gramm:
         at_end = answer.data.get("atEnd" if down else "atStart") is True
         keys = [*(row[0] for row in rows), *(_id(each) for each in failures)]
         try:
-            proven, rest = _proven_down(walk, keys, at_end, from_top) if down else _proven_up(walk, keys, at_end)
+            listed, rest = _listed_down(walk, keys, at_end, from_top) if down else _listed_up(walk, keys, at_end)
         except RequestFailed as error:
             raise _with_body(error, answer) from None
-        kept = tuple(row for row in rows if row[0] in proven)
-        failures = [each for each in failures if each.key in proven]
+        kept = tuple(row for row in rows if row[0] in listed)
+        failures = [each for each in failures if each.key in listed]
+        proven = Interval(listed.lo, min(listed.hi, walk.hole.hi))
         goes_on = not at_end and (rest.size > 0 or (walk.head and not down))
         going_on = walk.scopes
         if at_end and walk.head and not down and scopes != self.scopes:
@@ -178,7 +185,7 @@ class Pr0gramm:
         newest_old = (ts if type(ts) is int else client.stop.time()) - YOUNG_SECONDS
         young = [row[0] for row in kept if row[_CREATED] > newest_old]
         if young:
-            proven = Interval(proven.lo, min(young) - 1)
+            proven = Interval(proven.lo, min(proven.hi, min(young) - 1))
         return Page(
             rows=kept,
             scopes=scopes,
@@ -246,19 +253,19 @@ class Pr0gramm:
         return list(rows.values()), failures
 
 
-def _proven_down(walk: Walk, keys: list[int], at_end: bool, from_top: bool) -> tuple[Interval, Interval]:
-    """What a page of a walk downwards proves, and the part of the hole that is left."""
+def _listed_down(walk: Walk, keys: list[int], at_end: bool, from_top: bool) -> tuple[Interval, Interval]:
+    """What a page of a walk downwards lists, and the part of the hole that is left."""
     hole = walk.hole
     if not from_top:
         keys = [key for key in keys if key <= hole.hi]
     _refuse_empty(keys, at_end)
     top = max(keys, default=hole.hi) if from_top else hole.hi
     bottom = hole.lo if at_end else max(hole.lo, min(keys))
-    return Interval(bottom, top), Interval(hole.lo, bottom - 1)
+    return Interval(bottom, top), Interval(hole.lo, min(hole.hi, bottom - 1))
 
 
-def _proven_up(walk: Walk, keys: list[int], at_end: bool) -> tuple[Interval, Interval]:
-    """What a page of a walk upwards proves, and the part of the hole that is left."""
+def _listed_up(walk: Walk, keys: list[int], at_end: bool) -> tuple[Interval, Interval]:
+    """What a page of a walk upwards lists, and the part of the hole that is left."""
     hole = walk.hole
     keys = [key for key in keys if key >= hole.lo]
     _refuse_empty(keys, at_end)

@@ -15,6 +15,9 @@ from fetcher.stores.migrations import APPLICATION_ID
 
 BUSY_SECONDS = 30
 
+WAL_BYTES = 64_000_000
+"""The write-ahead log is cut back to this; it is larger only while a reader needs what is in it."""
+
 # What SQLite says of a row that it cannot take, as against a disk or a file that it cannot write.
 REFUSED = (
     OverflowError,
@@ -89,6 +92,7 @@ def connect(path: Path) -> sqlite3.Connection:
             "secure_delete = 0",
             "cache_size = -16000",
             "wal_autocheckpoint = 4000",
+            f"journal_size_limit = {WAL_BYTES}",
             "temp_store = MEMORY",
         ):
             conn.execute(f"PRAGMA {pragma}")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import sqlite3
 import time
 from collections.abc import Callable, Collection, Iterator, Sequence
@@ -83,6 +84,8 @@ class SqliteStore:
         self._children = {table.name: table for table in tables if table.parent is not None}
         self._sql = Statements(self._item, self._children)
         self._stopped: Callable[[], bool] = lambda: False
+        self._warn: Callable[[str], None] = lambda _: None
+        self._wal_told = 0
         self._lock: int | None = None
         self._run: int | None = None
         self._conn: sqlite3.Connection
@@ -108,6 +111,7 @@ class SqliteStore:
         """
         store = cls(path, source, tables, clock)
         store._stopped = stopped
+        store._warn = warn
         store._lock = lock(path)
         try:
             with explained(path):
@@ -338,6 +342,59 @@ class SqliteStore:
                 if part.size:
                     self._write_coverage(Covered(whole.scope, part.lo, part.hi, items, whole.walked_at), sweep)
 
+    def fetched(self, scopes: Sequence[Scope], most: int) -> list[Key]:
+        """Some items of `scopes` whose details are stored and that are still there, the newest."""
+        key, table = quoted(self._item.columns[0].name), quoted(self._item.name)
+        with explained(self.path):
+            rows = self._conn.execute(
+                f"SELECT {key} FROM {table} WHERE fetched_at IS NOT NULL AND gone_at IS NULL AND unlisted_at IS NULL"
+                f" AND EXISTS (SELECT 1 FROM json_each(:scopes) WHERE {self._in_scope('value')})"
+                f" ORDER BY {key} DESC LIMIT :most",
+                {"scopes": json.dumps(list(scopes)), "most": most},
+            ).fetchall()
+        return [row[0] for row in rows]
+
+    def restore(self, scopes: Sequence[Scope], since: float) -> int:
+        """Make items of `scopes` due again that were taken for gone at `since` (Unix time) or later; how many."""
+        key, table = quoted(self._item.columns[0].name), quoted(self._item.name)
+        parameters = {"scopes": json.dumps(list(scopes)), "since": int(since)}
+        where = f"gone_at >= :since AND EXISTS (SELECT 1 FROM json_each(:scopes) WHERE {self._in_scope('value')})"
+        with self._transaction():
+            keys = self._array(f"SELECT json_group_array({key}) FROM {table} WHERE {where}", parameters)
+            self._conn.execute(f"UPDATE {table} SET gone_at = NULL WHERE {where}", parameters)
+            due = self._insert("work", [(self.source, "detail", each, _MIRROR, 0) for each in sorted(keys)])
+            self._conn.execute("UPDATE sources SET work = work + ? WHERE name = ?", [due, self.source])
+        return len(keys)
+
+    def _in_scope(self, scope: str) -> str:
+        """The condition that an item belongs to a scope, which is an SQL expression."""
+        return self._item.in_scope.replace(":scope", scope)
+
+    def room(self) -> int:
+        """How many bytes are free where the file lies. Raises StoreError."""
+        try:
+            return shutil.disk_usage(self.path.absolute().parent).free
+        except OSError as error:
+            raise StoreError(f"{self.path} cannot be looked at: {os.strerror(error.errno or 0)}") from None
+
+    def tend(self) -> None:
+        """Empty a write-ahead log that a reader kept from being emptied, or say that one still does."""
+        try:
+            size = self.path.with_name(f"{self.path.name}-wal").stat().st_size
+        except OSError:
+            return
+        if size <= file.WAL_BYTES:
+            self._wal_told = 0
+            return
+        with explained(self.path):
+            (busy, *_) = self._conn.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchone()
+        if busy and size >= 2 * max(self._wal_told, file.WAL_BYTES):
+            self._wal_told = size
+            self._warn(
+                f"a reader keeps the log of {self.path} from being emptied: it has grown to {size / 1e6:,.0f} MB;"
+                " end long queries and open transactions on it"
+            )
+
     def begin_run(self, plan: Plan, scopes: Sequence[Scope]) -> None:
         """Write down that a run begins, and what it is to cover; runs that died without a word are marked so."""
         now = int(self._clock())
@@ -438,9 +495,7 @@ class SqliteStore:
         """Items, work and coverage of a page; how many items were new, were queued, and could not be used."""
         keys = {row[0] for row in page.rows}
         known: dict[Key, int | None] = {}
-        marks_ = [*keys, *((page.proven.lo, page.proven.hi) if page.proven else ())]
-        span = Interval(min(marks_), max(marks_)) if marks_ else Interval(1, 0)
-        overlapped = self._overlapped(span, sweep.number)
+        overlapped = self._overlapped(_span(page, keys), sweep.number)
         if keys:
             known = dict(self._array(self._sql.known, [min(keys), max(keys)]))
             rows = sorted(page.rows, key=itemgetter(0))
@@ -451,7 +506,7 @@ class SqliteStore:
             if (at := known.get(key)) is None or at < sweep.started_at
         ]
         queued = self._insert("work", wanted)
-        parked = sum(self._park(failure, now) for failure in page.failures) - self._unpark_listed(keys)
+        parked = sum(self._park(failure, now) for failure in page.failures) - self._unpark_listed(page, keys)
         again = self._unpark_older(stage, keys, sweep.started_at)
         queued, parked = queued + again, parked - again
         if page.proven is not None:
@@ -473,15 +528,19 @@ class SqliteStore:
         )
         return self._forget_work("list", lost) if lost else 0
 
-    def _unpark_listed(self, keys: set[Key]) -> int:
-        """Forget that items could not be used which now were listed well; returns how many."""
-        if not keys:
-            return 0
+    def _unpark_listed(self, page: Page, keys: set[Key]) -> int:
+        """Forget that items could not be used which now were listed well, or are listed no more; returns how many."""
+        span = _span(page, keys)
         parked = self._array(
             "SELECT json_group_array(key) FROM work WHERE source = ? AND stage = 'item' AND key BETWEEN ? AND ?",
-            [self.source, min(keys), max(keys)],
+            [self.source, span.lo, span.hi],
         )
-        return self._forget_work("item", sorted(keys.intersection(parked)))
+        if not parked:
+            return 0
+        usable = keys.intersection(parked)
+        if page.proven is not None and set(page.scopes).issuperset(self._scopes()):
+            usable |= {key for key in parked if key in page.proven} - {failure.key for failure in page.failures}
+        return self._forget_work("item", sorted(usable)) if usable else 0
 
     def _unpark_older(self, stage: str, keys: set[Key], before: int) -> int:
         """A new sweep tries again what failed for good before it; returns how much."""
@@ -687,6 +746,12 @@ class SqliteStore:
                 if self._conn.in_transaction:
                     self._conn.execute("ROLLBACK")
                 raise
+
+
+def _span(page: Page, keys: Collection[Key]) -> Interval:
+    """From the lowest to the highest key that a page has to do with."""
+    ends = [*keys, *((page.proven.lo, page.proven.hi) if page.proven is not None else ())]
+    return Interval(min(ends), max(ends)) if ends else Interval(1, 0)
 
 
 def _parts(things: Sequence[T], most: int) -> Iterator[Sequence[T]]:
