@@ -86,6 +86,12 @@ def test_a_library_example_of_the_guide_runs(
     exec(compile("from fetcher import fetch\n" + code, "guide", "exec"), {})
 
 
+@pytest.mark.parametrize("code", examples_of("docs/how-to/rehearse.md"))
+def test_the_rehearsal_in_python_runs(code: str, capsys: pytest.CaptureFixture[str]) -> None:
+    exec(compile(code, "guide", "exec"), {})
+    assert "'503': " in capsys.readouterr().out
+
+
 # --- the reference ----------------------------------------------------------------------------------
 
 

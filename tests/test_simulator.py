@@ -19,7 +19,7 @@ import pytest
 import requests
 from click.testing import CliRunner
 
-from fetcher.cli.simulate import simulate
+from fetcher.cli import cli
 from fetcher.simulator import Answer, Simulator, World
 from fetcher.simulator.world import FIRST_CREATED, LAST_CREATED, PAGE, PINNED, wilson
 
@@ -928,6 +928,6 @@ def test_the_command_says_where_it_listens_and_ends_cleanly(number: signal.Signa
 def test_a_port_in_use_is_one_clear_line() -> None:
     with Simulator(World(items=1)) as api:
         port = api.url.split(":")[2].removesuffix("/api")
-        result = CliRunner().invoke(simulate, ["--items", "1", "--port", port])
+        result = CliRunner().invoke(cli, ["simulate", "--items", "1", "--port", port])
     assert result.exit_code == 2
     assert result.output == f"Error: Cannot listen on 127.0.0.1:{port}: Address already in use\n"

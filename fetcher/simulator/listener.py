@@ -9,6 +9,7 @@ from fetcher.simulator.connection import Connection
 from fetcher.simulator.service import PREFIX, Service
 
 _BACKLOG = 1024
+_ROUNDS = 5
 
 
 class Listener:
@@ -42,15 +43,13 @@ class Listener:
             self._refusing_until = max(self._refusing_until, loop.time() + seconds)
             if self._server is None:
                 return
-            self._server.close()
-            self._server = None
+            await self._shut()
             # Bound but not listening: connections are refused, and nobody else gets the port.
             bound = socket.socket(self._socket.family, socket.SOCK_STREAM)
             bound.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
             bound.bind(self._socket_name)
             self._socket = bound
-            for connection in list(self._connections):
-                connection.abort(reset=True)
+            await self._drop_all(reset=True)
             self._reopening = loop.create_task(self._reopen())
 
     async def close(self) -> None:
@@ -58,11 +57,24 @@ class Listener:
         if self._reopening is not None:
             self._reopening.cancel()
         if self._server is not None:
-            self._server.close()
+            await self._shut()
         self._socket.close()
-        for connection in list(self._connections):
-            connection.abort()
+        await self._drop_all(reset=False)
+
+    async def _shut(self) -> None:
+        """Accept no more connections, and close the socket."""
+        assert self._server is not None
+        # asyncio forgets to close what it accepted a moment before its server: let it come to be a connection first.
+        asyncio.get_running_loop().remove_reader(self._socket.fileno())
+        for _ in range(_ROUNDS):
+            await asyncio.sleep(0)
+        self._server.close()
+        self._server = None
+
+    async def _drop_all(self, *, reset: bool) -> None:
         while self._connections:
+            for connection in list(self._connections):
+                connection.abort(reset=reset)
             await asyncio.sleep(0)
 
     async def _open(self) -> None:

@@ -70,19 +70,19 @@ PROFILES: Mapping[str, Profile] = {
         windows=(Window(requests=70, seconds=10, block=9, retry_after="9"),),
     ),
     "flaky": Profile(
-        about="a tenth of the requests fails at the first try: 503, 500, 502, resets, cut bodies; some items are gone",
+        about="a tenth fails at the first try: 503, 500, 502, resets, cut bodies; 2 % are gone",
         mishaps=tuple(Share(what, 0.02) for what in ("503", "500", "502", "reset", "truncated")),
         gone_404=0.01,
         gone_200=0.01,
     ),
     "outage": Profile(
-        about="down every two minutes: 15 s of refused connections, of 502 in HTML, of silence, of 503",
+        about="down 15 s in every 30: connections refused, 502 in HTML, silence, 503, in turn",
         outages=tuple(
             Outage(20 + 30 * number, 15, how, every=120) for number, how in enumerate(("refuse", "502", "hang", "503"))
         ),
     ),
     "slow": Profile(
-        about="0.2 s an answer with up to 8 at once, slower the more there are, 503 above 32; some drip or hang",
+        about="0.2 s an answer up to 8 at once, longer beyond, 503 above 32; some drip or hang",
         latency=0.2,
         knee=Knee(8, refuse_above=4),
         mishaps=(Share("drip", 0.01, seconds=5), Share("slow", 0.02, seconds=3), Share("hang", 0.002)),
@@ -92,19 +92,19 @@ PROFILES: Mapping[str, Profile] = {
         login=Login(requests=500),
     ),
     "changing": Profile(
-        about="items arrive, are deleted, come back and get other flags, one a second and more",
+        about="items arrive, are deleted, come back and get other flags, every second",
         arrive=2,
         delete=1,
         undelete=0.5,
         reflag=0.5,
     ),
     "hostile": Profile(
-        about="everything that a mirror can survive, in modest shares; nothing goes wrong more than three times",
+        about="everything that a mirror can survive, in modest shares; nothing more than three times",
         mishaps=tuple(Share(what, share, CURABLE_ATTEMPTS) for what, share in _HOSTILE.items()),
         gone_404=0.01,
         gone_200=0.01,
         recorded=0.005,
-        limits=(Limit(rate=200, lockout=2),),
+        limits=(Limit(rate=60, burst=120, lockout=2),),
         outages=(Outage(30, 5, "503", every=180), Outage(90, 10, "refuse", every=180)),
         jitter=0.01,
     ),
