@@ -873,7 +873,7 @@ def test_the_command_limits_and_loses_and_counts_what_it_did() -> None:
     assert received.count(b"notFound") == missing
     assert received.count(b"Retry-After: 9\r\n") == 5
     assert (process.returncode, errors) == (0, "")
-    found = re.fullmatch(r"Answered 105 requests, (\d+) of them wrongly: (.*)\n", rest)
+    found = re.fullmatch(r"Answered 105 requests, (\d+) of them with a fault: (.*)\n", rest)
     assert found is not None, rest
     assert int(found[1]) == 5 + lone + missing
     assert {f"{lone} 503", "5 limit"} <= set(found[2].split(", "))

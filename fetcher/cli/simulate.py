@@ -112,7 +112,9 @@ def simulate(
         raise _CannotListen(f"Cannot listen on {host}:{port}: {reason}") from error
     if profile is not None:
         what = ", ".join(f"{count:,} {name}" for name, count in sorted(wrong.items()))
-        click.echo(f"Answered {requests.total():,} requests, {wrong.total():,} of them wrongly{what and ': ' + what}")
+        click.echo(
+            f"Answered {requests.total():,} requests, {wrong.total():,} of them with a fault{what and ': ' + what}"
+        )
 
 
 def _profile(
