@@ -67,7 +67,7 @@ def with_wrong_types(body: bytes, draw: int) -> bytes:
     name = names[draw % len(names)]
     rows = data[name]
     if rows and draw >> 8 & 1:
-        rows[draw >> 16 & 0xFF % len(rows)]["id"] = (None, [], {}, True, "x", 1.5)[(draw >> 32) % 6]
+        rows[(draw >> 16) % len(rows)]["id"] = (None, [], {}, True, "x", 1.5)[(draw >> 32) % 6]
         return _json(data)
     data[name] = (None, {}, "none", 7, [None], [[]], {"0": rows})[(draw >> 32) % 7]
     return (_json(data), b"null", b"7", b"[]", b'"' + name.encode() + b'"')[max(0, (draw >> 40) % 16 - 11)]
@@ -113,7 +113,10 @@ def gzip_bomb() -> bytes:
 
 @cache
 def recorded_details() -> bytes:
-    """The body of an items/info that was recorded in 2016, its texts replaced: 14 tags, 22 comments."""
+    """The body of an items/info that was recorded in 2016, its texts replaced: 14 tags, 22 comments.
+
+    From the mock API of github.com/mopsalarm/Pr0 (MIT).
+    """
     return files("fetcher.simulator").joinpath("recorded", "items_info_2016.json").read_bytes()
 
 
