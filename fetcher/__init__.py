@@ -11,6 +11,7 @@ from fetcher.errors import (
 )
 from fetcher.mirror import Preview, fetch, preview, retry, verify
 from fetcher.model import Committed, Progress, Start, Summary
+from fetcher.search import Hit, search
 from fetcher.stop import Stop, stop_on_signals
 from fetcher.stores.evidence import FailureRow, failures
 from fetcher.stores.verify import Verdict
@@ -20,6 +21,7 @@ __all__ = [
     "ConfigurationError",
     "FailureRow",
     "FetcherError",
+    "Hit",
     "Interrupted",
     "LoginError",
     "Preview",
@@ -35,6 +37,7 @@ __all__ = [
     "fetch",
     "preview",
     "retry",
+    "search",
     "stop_on_signals",
     "verify",
 ]

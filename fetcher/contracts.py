@@ -71,6 +71,14 @@ class Store(Protocol):
         """Write a batch and the run's state in one transaction."""
         ...
 
+    def prepare_load(self, estimate: int) -> None:
+        """About so many items are to be fetched."""
+        ...
+
+    def finish_load(self) -> None:
+        """All that was to be fetched is. Raises Stopped."""
+        ...
+
     def end_sweep(self, scopes: Sequence[Scope]) -> None:
         """All of `scopes` was listed and fetched."""
         ...

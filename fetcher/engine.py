@@ -256,6 +256,7 @@ class Engine:
         self._answered_at = self._stop.now()
         self._paces.append((self._stop.now(), 0))
         self._on_start(start)
+        self._store.prepare_load(min(start.estimate, self._plan.limit or start.estimate))
 
     def _first_answer(self) -> Interval:
         """The universe, waited for at most FIRST_ANSWER_SECONDS."""
@@ -798,6 +799,8 @@ class Engine:
         limited = self._limit_left() == 0
         if not limited and self._plan.bounds is None and not self._unlisted:
             self._store.end_sweep(self._source.scopes)
+        if not limited:
+            self._store.finish_load()
         return self._end("limit reached" if limited else "complete")
 
     def _end(self, ended: str, message: str | None = None) -> Summary:

@@ -34,7 +34,7 @@ from fetcher.model import (
     Walk,
 )
 from fetcher.settings import Settings, load
-from fetcher.sources import Source, find
+from fetcher.sources import Source, find, views_of
 from fetcher.stop import Stop
 from fetcher.stores.file import origin_of, source_of
 from fetcher.stores.sqlite import SqliteStore
@@ -44,8 +44,9 @@ from fetcher.stores.verify import verify as check
 log = logging.getLogger("fetcher")
 
 SMALL_PART = 0.02
+"""Of a small disk so much is left free, whatever the setting says."""
 
-BYTES_AN_ITEM = 2_600
+BYTES_AN_ITEM = 3_200
 """What an item with its tags and comments takes in the database, about (docs/benchmarks.md)."""
 
 
@@ -149,6 +150,7 @@ def _run(
         parts.source.name,
         parts.source.tables,
         parts.client.base_url,
+        views=views_of(parts.source),
         clock=parts.stop.time,
         warn=log.warning,
         stopped=parts.stop.is_set,

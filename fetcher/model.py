@@ -49,12 +49,25 @@ class Table:
     The one table without `parent` holds the items, keyed by its first column. A table with `parent` holds what belongs
     to an item: `parent` is its first column, which names the item, and the first declared column tells its rows apart.
     `in_scope` is an SQL condition, true for an item row that belongs to the coverage scope `:scope`.
+
+    Of a table with `parent`, `search` names the columns of texts that full-text search looks into (where items have
+    whole numbers for keys), and `index` those by which rows are looked up.
     """
 
     name: str
     columns: tuple[Column, ...]
     parent: str | None = None
     in_scope: str = "1"
+    search: tuple[str, ...] = ()
+    index: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class View:
+    """A question that many will ask, ready in the database under `name`: `sql` is its SELECT."""
+
+    name: str
+    sql: str
 
 
 @dataclass(frozen=True, slots=True)

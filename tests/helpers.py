@@ -107,17 +107,46 @@ def dump(db: Path) -> dict[str, Rows]:
 
 
 def dump_all(db: Path, *, without_times: bool = False) -> dict[str, Rows]:
-    """Every row of every table but SQLite's and sqlite-utils' own, in one order."""
+    """Every row of every table but SQLite's and sqlite-utils' own, in one order; of the search, where each word is.
+
+    How the search stores that depends on the batches it came in.
+    """
     found = {}
     tables = column(db, "SELECT name FROM sqlite_master WHERE type = 'table' ORDER BY name")
     for table in tables:
-        if table.startswith(("sqlite_", "_sqlite")):
+        if table.startswith(("sqlite_", "_sqlite", "search_")):
+            continue
+        if table == "search":
+            found[table] = search_index(db)
             continue
         columns = column(db, f"SELECT name FROM pragma_table_info('{table}') ORDER BY name")
         names = ", ".join(f'"{name}"' for name in columns if not (without_times and name.endswith("_at")))
         order = ", ".join(str(number + 1) for number in range(names.count(",") + 1))
         found[table] = query(db, f'SELECT {names} FROM "{table}" ORDER BY {order}')
     return found
+
+
+def search_index(db: Path) -> Rows:
+    """Where each word is, as the full-text index has it: word, item, column, place."""
+    with closing(sqlite3.connect(f"{db.absolute().as_uri()}?mode=ro", uri=True, timeout=10)) as conn:
+        conn.execute("CREATE VIRTUAL TABLE temp.words USING fts5vocab('main', 'search', 'instance')")
+        return conn.execute("SELECT term, doc, col, offset FROM words ORDER BY 1, 2, 3, 4").fetchall()
+
+
+def assert_search_is_exact(db: Path) -> None:
+    """The full-text index is what the stored texts make, no word more and no word less."""
+    indexed = search_index(db)
+    with closing(sqlite3.connect(":memory:")) as conn:
+        names = column(db, "SELECT name FROM pragma_table_info('search')")
+        conn.execute(f"CREATE VIRTUAL TABLE search USING fts5({', '.join(names)}, tokenize='{TOKENIZER}')")
+        texts = query(db, f"SELECT id, {', '.join(names)} FROM search_text")
+        conn.executemany(f"INSERT INTO search (rowid, {', '.join(names)}) VALUES (?{', ?' * len(names)})", texts)
+        conn.execute("CREATE VIRTUAL TABLE words USING fts5vocab('search', 'instance')")
+        assert indexed == conn.execute("SELECT term, doc, col, offset FROM words ORDER BY 1, 2, 3, 4").fetchall()
+    assert column(db, "SELECT id FROM search_docsize") == [row[0] for row in texts]
+
+
+TOKENIZER = "unicode61 remove_diacritics 2"
 
 
 def assert_complete(db: Path, world: World, flags: int = 1) -> None:

@@ -32,10 +32,21 @@ from fetcher.model import (
 )
 from fetcher.simulator import Simulator, World
 from fetcher.simulator.world import LAST_CREATED
-from fetcher.sources.pr0gramm import COMMENTS, ITEMS, TAGS
+from fetcher.sources.pr0gramm import COMMENTS, ITEMS, TAGS, VIEWS
 from fetcher.stores.sqlite import SqliteStore
 from tests.fakes import Died, death
-from tests.helpers import assert_complete, column, dump, dump_all, eventually, mirror, one, query, running
+from tests.helpers import (
+    assert_complete,
+    assert_search_is_exact,
+    column,
+    dump,
+    dump_all,
+    eventually,
+    mirror,
+    one,
+    query,
+    running,
+)
 
 pytestmark = pytest.mark.usefixtures("no_threads_left")
 
@@ -211,7 +222,7 @@ def statements_of_opening() -> int:
 
 def open_store(path: Path) -> SqliteStore:
     """The store of a mirror of pr0gramm."""
-    return SqliteStore.open(path, "pr0gramm", (ITEMS, TAGS, COMMENTS), "http://localhost")
+    return SqliteStore.open(path, "pr0gramm", (ITEMS, TAGS, COMMENTS), "http://localhost", views=VIEWS)
 
 
 @cache
@@ -243,6 +254,8 @@ def assert_consistent(db: Path, world: World, reported: set[int]) -> None:
     for table in ("tags", "comments"):
         expected = {(id, each["id"]) for id in fetched for each in world.info(id)[table]}
         assert set(query(db, f"SELECT item_id, id FROM {table}")) == expected
+    if query(db, "SELECT 1 FROM sqlite_master WHERE name = 'search'"):
+        assert_search_is_exact(db)
     counted = query(db, "SELECT items, fetched, work, parked FROM sources")
     assert counted in ([], [(len(listed), len(fetched), len(work), 0)])
 

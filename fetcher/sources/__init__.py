@@ -12,7 +12,7 @@ from pydantic import SecretStr
 
 from fetcher.client import Client
 from fetcher.errors import ConfigurationError
-from fetcher.model import Detail, Gone, Interval, Outcome, Page, Scope, Table, Walk
+from fetcher.model import Detail, Gone, Interval, Outcome, Page, Scope, Table, View, Walk
 from fetcher.settings import SourceOptions
 
 log = logging.getLogger("fetcher")
@@ -27,7 +27,8 @@ class Source(Protocol):
     how many items a page holds at most.
 
     `base_url` is where its API is unless the user says otherwise; `tables` are filled from its answers, the items'
-    first. All of its methods may be called from several threads at once.
+    first. All of its methods may be called from several threads at once. A source may also have
+    `views: ClassVar[tuple[View, ...]]`, which its databases get.
     """
 
     name: ClassVar[str]
@@ -99,6 +100,11 @@ def find(name: str) -> type[Source]:
         return registry()[name]
     except KeyError:
         raise ConfigurationError(f"no source is called {name!r}; there are: {', '.join(registry())}") from None
+
+
+def views_of(source: type[Source] | Source) -> tuple[View, ...]:
+    """The views that a source declares, if any."""
+    return tuple(getattr(source, "views", ()))
 
 
 def _entry(name: str, value: str) -> Any:

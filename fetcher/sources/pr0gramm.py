@@ -22,6 +22,7 @@ from fetcher.model import (
     Row,
     Scope,
     Table,
+    View,
     Walk,
 )
 from fetcher.rows import Parser, RowBuilder, Unusable, integer, malformed
@@ -62,6 +63,8 @@ TAGS = Table(
     "tags",
     (Column("id", "integer", required=True), Column("tag", "text", required=True), Column("confidence", "real")),
     parent="item_id",
+    search=("tag",),
+    index=("tag",),
 )
 COMMENTS = Table(
     "comments",
@@ -77,6 +80,23 @@ COMMENTS = Table(
         Column("mark", "integer"),
     ),
     parent="item_id",
+    search=("content",),
+)
+VIEWS = (
+    View("top_tags", "SELECT tag, count(*) AS items FROM tags GROUP BY tag ORDER BY items DESC, tag"),
+    View(
+        "items_with_tags",
+        "SELECT items.*,"
+        " (SELECT json_group_array(tag) FROM (SELECT tag FROM tags WHERE item_id = items.id"
+        " ORDER BY confidence DESC, tags.id)) AS tags,"
+        " (SELECT count(*) FROM comments WHERE item_id = items.id) AS comments FROM items",
+    ),
+    View(
+        "recent",
+        "SELECT id, datetime(created, 'unixepoch') AS created, user, up - down AS score, tags, comments, image"
+        " FROM items_with_tags WHERE fetched_at IS NOT NULL AND gone_at IS NULL AND unlisted_at IS NULL"
+        " ORDER BY id DESC LIMIT 100",
+    ),
 )
 _CREATED = [column.name for column in ITEMS.columns].index("created")
 
@@ -87,6 +107,7 @@ class Pr0gramm:
     name = "pr0gramm"
     base_url = "https://pr0gramm.com/api"
     tables = (ITEMS, TAGS, COMMENTS)
+    views = VIEWS
     walks = 1
     page_size = 120
 

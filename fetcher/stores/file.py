@@ -6,11 +6,11 @@ import errno
 import fcntl
 import os
 import sqlite3
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from fetcher.errors import StoreError
+from fetcher.errors import Stopped, StoreError
 from fetcher.stores.migrations import APPLICATION_ID
 
 BUSY_SECONDS = 30
@@ -127,6 +127,23 @@ def lock(path: Path) -> int:
             raise StoreError(f"{path} is in use by another run: wait for it, or stop it") from None
         raise StoreError(f"{path} cannot be locked: {os.strerror(error.errno or 0)}") from None
     return held
+
+
+@contextmanager
+def interruptible(conn: sqlite3.Connection, stopped: Callable[[], bool]) -> Iterator[None]:
+    """End a long statement when the run is to stop. Raises Stopped.
+
+    It is SQLite that asks, every few milliseconds, and so lets Python see to signals, too.
+    """
+    conn.set_progress_handler(stopped, 10_000)
+    try:
+        yield
+    except sqlite3.OperationalError as error:
+        if getattr(error, "sqlite_errorcode", None) != sqlite3.SQLITE_INTERRUPT:
+            raise
+        raise Stopped("stopped in the middle of a long statement") from None
+    finally:
+        conn.set_progress_handler(None, 0)
 
 
 _SAYING = (

@@ -29,6 +29,12 @@ def m002_scopes(db: Database) -> None:
     )
 
 
+@migrations()
+def m003_search_of_older_mirrors(db: Database) -> None:
+    """How far a search has been filled with what was fetched before it was made."""
+    db.execute("ALTER TABLE sources ADD COLUMN search_filled_to INTEGER")
+
+
 _FIRST = (
     """CREATE TABLE sources (
         name TEXT PRIMARY KEY,

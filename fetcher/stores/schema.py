@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import sqlite3
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping, Sequence
 
-from fetcher.model import Table
+from fetcher.model import Table, View
 
 _TYPES = {"integer": "INTEGER", "boolean": "INTEGER", "real": "REAL", "text": "TEXT", "json": "TEXT"}
+_OURS = "/* of fetcher */"
+"""Marks a view that we may make anew: a view that its owner made under the same name is not ours to touch."""
+
 _LIFE = ("first_seen_at", "listed_at", "fetched_at", "unlisted_at", "gone_at")
 
 
@@ -36,6 +39,23 @@ def make_table(conn: sqlite3.Connection, table: Table, item: Table) -> None:
     for name, type_ in columns.items():
         if present and name not in present:
             conn.execute(f'ALTER TABLE "{table.name}" ADD COLUMN "{name}" {type_}')
+
+
+def make_views(conn: sqlite3.Connection, views: Sequence[View], warn: Callable[[str], None]) -> None:
+    """Make a source's views, anew where what they say has changed, and drop those that it declares no more."""
+    wanted = {view.name: f"CREATE VIEW {quoted(view.name)} AS {_OURS} {view.sql}" for view in views}
+    present = dict(conn.execute("SELECT name, ifnull(sql, '') FROM sqlite_master WHERE type != 'index'").fetchall())
+    for name, sql in present.items():
+        if _OURS in sql and wanted.get(name) != sql:
+            conn.execute(f"DROP VIEW {quoted(name)}")
+    for name, sql in wanted.items():
+        had = present.get(name, _OURS)
+        if had == sql:
+            continue
+        if _OURS in had:
+            conn.execute(sql)
+        else:
+            warn(f"the view {name} is not made: the database has something else of that name")
 
 
 class Statements:

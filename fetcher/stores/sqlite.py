@@ -36,12 +36,15 @@ from fetcher.model import (
     Scope,
     StoreCounts,
     Table,
+    View,
     Work,
 )
 from fetcher.stores import file
 from fetcher.stores.file import REFUSED, connect, connect_readonly, explained, is_made, is_new, lock
+from fetcher.stores.indexes import LARGE, Indexes
 from fetcher.stores.migrations import migrations
-from fetcher.stores.schema import Statements, make_table, marks, quoted
+from fetcher.stores.schema import Statements, make_table, make_views, marks, quoted
+from fetcher.stores.search import Search
 
 PARAMETERS = 500
 """About as many values go into one INSERT: more are no faster (docs/benchmarks.md)."""
@@ -83,6 +86,8 @@ class SqliteStore:
         self._item = next(table for table in tables if table.parent is None)
         self._children = {table.name: table for table in tables if table.parent is not None}
         self._sql = Statements(self._item, self._children)
+        self._search = Search.of(self._item, self._children)
+        self._indexes = Indexes(tables)
         self._stopped: Callable[[], bool] = lambda: False
         self._warn: Callable[[str], None] = lambda _: None
         self._wal_told = 0
@@ -100,14 +105,15 @@ class SqliteStore:
         tables: Sequence[Table],
         base_url: str,
         *,
+        views: Sequence[View] = (),
         clock: Callable[[], float] = time.time,
         warn: Callable[[str], None] = lambda _: None,
         stopped: Callable[[], bool] = lambda: False,
     ) -> SqliteStore:
         """Open the mirror of `source` for writing; make it, and what newer releases need, where that is missing.
 
-        Raises StoreError when another run has it, or it is no database of ours, cannot be written, …; and
-        ConfigurationError when it mirrors another source.
+        Raises StoreError when another run has it, or it is no database of ours, cannot be written, …;
+        ConfigurationError when it mirrors another source; and Interrupted when it was stopped by then.
         """
         store = cls(path, source, tables, clock)
         store._stopped = stopped
@@ -116,9 +122,11 @@ class SqliteStore:
         try:
             with explained(path):
                 store._conn = connect(path)
-                store._prepare(base_url, tables, warn)
+                store._prepare(base_url, tables, views, warn)
                 # From here on `_begin` waits, in steps short enough for Ctrl-C.
                 store._conn.execute("PRAGMA busy_timeout = 250")
+                if store._search is not None:
+                    store._search.fill(store._conn, source, store._transaction, stopped, warn)
         except BaseException:
             store.close()
             raise
@@ -150,7 +158,9 @@ class SqliteStore:
             os.close(self._lock)
             self._lock = None
 
-    def _prepare(self, base_url: str, tables: Sequence[Table], warn: Callable[[str], None]) -> None:
+    def _prepare(
+        self, base_url: str, tables: Sequence[Table], views: Sequence[View], warn: Callable[[str], None]
+    ) -> None:
         db = Database(self._conn)
         migrations.apply(db)
         with self._transaction():
@@ -166,6 +176,9 @@ class SqliteStore:
             elif row[0] != base_url:
                 warn(f"{self.path} was mirrored from {row[0]} so far; now from {base_url}")
                 self._conn.execute("UPDATE sources SET base_url = ? WHERE name = ?", [base_url, self.source])
+            make_views(self._conn, views, warn)
+            if self._search is not None:
+                self._search.make(self._conn, self.source)
 
     def _refuse_other_source(self) -> None:
         row = self._conn.execute("SELECT name FROM sources WHERE name != ? LIMIT 1", [self.source]).fetchone()
@@ -395,6 +408,15 @@ class SqliteStore:
                 " end long queries and open transactions on it"
             )
 
+    def prepare_load(self, estimate: int) -> None:
+        """Make ready for about `estimate` items: before a large load what would slow it down is dropped."""
+        if estimate * LARGE > self.counts().fetched:
+            self._indexes.drop(self._conn, self._transaction)
+
+    def finish_load(self) -> None:
+        """Make what `prepare_load` may have dropped, now that all is fetched. Raises Stopped."""
+        self._indexes.make(self._conn, self._transaction, self._stopped, self._warn)
+
     def begin_run(self, plan: Plan, scopes: Sequence[Scope]) -> None:
         """Write down that a run begins, and what it is to cover; runs that died without a word are marked so."""
         now = int(self._clock())
@@ -614,6 +636,8 @@ class SqliteStore:
         # Ascending keys fill the pages of a clustered table; descending ones double the file.
         keys = sorted(batch.details)
         again = self._fetched_before(keys)
+        if again and self._search is not None:
+            self._search.forget(self._conn, again)
         for name in self._children:
             if again:
                 self._for_keys(self._sql.clear[name], again)
@@ -622,6 +646,8 @@ class SqliteStore:
                 rows.extend(sorted(batch.details[key].rows.get(name, ()), key=itemgetter(1)))
             self._insert(name, rows)
         self._for_keys(self._sql.fetched, keys, now)
+        if self._search is not None:
+            self._search.add(self._conn, keys, batch.details)
         return len(keys) - len(again)
 
     def _insert(self, table: str, rows: Sequence[Row]) -> int:
