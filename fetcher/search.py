@@ -15,6 +15,9 @@ from fetcher.stores.file import connect_readonly, explained
 _WORDS = 64
 """Words in a snippet; FTS5 makes none longer."""
 
+PRIVATE_MARKS = ("\ue000", "\ue001")
+"""Marks that no text has: Unicode leaves them to private use."""
+
 
 @dataclass(frozen=True, slots=True)
 class Hit:
@@ -49,11 +52,11 @@ def search(db: str | Path, words: str, limit: int = 20, *, marks: tuple[str, str
         tables = _tables(conn, path)
         snippets = ", ".join(f"snippet(search, {at}, ?, ?, '…', {_WORDS})" for at in range(len(tables)))
         sql = f"SELECT rowid, rank, {snippets} FROM search WHERE search MATCH ? ORDER BY rank LIMIT ?"
-        rows = _rows(conn, sql, [*marks * len(tables)], wanted, limit)
+        rows = _rows(conn, sql, path, [*PRIVATE_MARKS * len(tables)], wanted, limit)
     # The table whose texts are the longest comes first in the index, and last to a reader.
     order = range(len(tables) - 1, -1, -1)
     return [
-        Hit(row[0], row[1], {tables[at]: lines for at in order if (lines := _lines(row[2 + at], marks[0]))})
+        Hit(row[0], row[1], {tables[at]: lines for at in order if (lines := _lines(row[2 + at], marks))})
         for row in rows
     ]
 
@@ -67,17 +70,27 @@ def _tables(conn: sqlite3.Connection, path: Path) -> list[str]:
     return [name for (name,) in conn.execute("SELECT name FROM pragma_table_info('search')")]
 
 
-def _rows(conn: sqlite3.Connection, sql: str, marks: list[str], words: str, limit: int) -> list[Any]:
-    try:
-        return conn.execute(sql, [*marks, words, limit]).fetchall()
-    except sqlite3.OperationalError as error:
-        # So FTS5 calls what it cannot parse, and a column that there is not; the file's own errors have other codes.
-        if error.sqlite_errorcode != sqlite3.SQLITE_ERROR:
-            raise
+def _rows(conn: sqlite3.Connection, sql: str, path: Path, marks: list[str], words: str, limit: int) -> list[Any]:
     plain = " ".join('"' + word.replace('"', '""') + '"' for word in words.split())
-    return conn.execute(sql, [*marks, plain, limit]).fetchall()
+    for query in (words, plain):
+        try:
+            return conn.execute(sql, [*marks, query, limit]).fetchall()
+        except sqlite3.OperationalError as error:
+            # So FTS5 calls what it cannot parse, and a column that there is not; the file's errors have other codes.
+            if error.sqlite_errorcode != sqlite3.SQLITE_ERROR or query is plain:
+                raise
+        except sqlite3.DatabaseError as error:
+            if error.sqlite_errorcode & 0xFF != sqlite3.SQLITE_CORRUPT:
+                raise
+            raise StoreError(
+                f"the full-text search of {path} does not fit its tables, which somebody has changed: mend it by"
+                f" sqlite-utils query {path} \"insert into search (search) values ('rebuild')\""
+            ) from error
+    raise AssertionError(words)
 
 
-def _lines(snippet: str | None, mark: str) -> tuple[str, ...]:
-    """The lines of a snippet that have a hit."""
-    return tuple(line for line in (snippet or "").splitlines() if mark in line)
+def _lines(snippet: str | None, marks: tuple[str, str]) -> tuple[str, ...]:
+    """The lines of a snippet that have a hit, between marks of the caller's."""
+    begin, end = PRIVATE_MARKS
+    lines = (snippet or "").splitlines()
+    return tuple(line.replace(begin, marks[0]).replace(end, marks[1]) for line in lines if begin in line)

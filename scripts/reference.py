@@ -28,7 +28,7 @@ import fetcher
 from fetcher import errors
 from fetcher.cli import EXIT_CODES, cli
 from fetcher.settings import Settings
-from fetcher.sources import Source, registry
+from fetcher.sources import Source, registry, views_of
 from fetcher.stores.sqlite import SqliteStore
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -195,8 +195,18 @@ TABLES = {
     "failures": "The last evidence of each key that failed; gone once its work succeeds.",
     "runs": "One row for each run of `fetcher fetch`; the row of a run that goes on is at most some 10 s old.",
     "sources": "The one source that this database mirrors, with its totals.",
+    "top_tags": "View: how many items have each tag, the most used first.",
+    "items_with_tags": "View: the items, each with its tags and the number of its comments.",
+    "recent": "View: the 100 newest items that are fetched, not gone and still listed.",
+    "search": "Full-text search (FTS5) over the texts of `search_text`: `where search match 'words'`, best first with"
+    " `order by rank`. Its `rowid` is the item. It holds no text itself but the words and their places, in tables"
+    " `search_…` of its own.",
+    "search_text": "View: the texts of each fetched item that are searched; `search` reads its snippets from it.",
     "_sqlite_migrations": "Which steps of the schema this database has been through; kept by sqlite-utils.",
 }
+
+SHADOWS = ("search_data", "search_idx", "search_docsize", "search_config")
+"""Tables that FTS5 makes for itself."""
 
 LIFE = {
     "extra": "JSON object of everything else that the API sent for this row, null if nothing",
@@ -252,6 +262,28 @@ COLUMNS: Mapping[str, Mapping[str, str]] = {
         "name": "the author's name",
         "mark": "the author's rank, a number of the API's own",
         "extra": LIFE["extra"],
+    },
+    "top_tags": {
+        "tag": "its text",
+        "items": "how many items have it",
+    },
+    "recent": {
+        "id": "the item (`items.id`)",
+        "created": "when it was uploaded, as text, UTC",
+        "user": "the uploader's name",
+        "score": "votes for it less those against it",
+        "tags": "JSON list of its tags, the most certain first",
+        "comments": "how many comments are stored",
+        "image": "path of the image or video on the image host",
+    },
+    "search": {
+        "comments": "words in comments",
+        "tags": "words in tags",
+    },
+    "search_text": {
+        "id": "the item (`items.id`)",
+        "comments": "its comments, each on lines of its own, in the order of their ids",
+        "tags": "its tags, one a line, in the order of their ids",
     },
     "coverage": {
         "source": "the source",
@@ -321,12 +353,24 @@ COLUMNS: Mapping[str, Mapping[str, str]] = {
         "parked": "rows of `work` that failed for good",
         "scopes": "what any run was asked to cover (content flags), a JSON list; `fetcher verify` wants all of it",
         "learned": "reserved; always null in this release",
+        "search_filled_to": "null = all fetched items are in `search`; a number = so far it is filled with the items up"
+        " to this id that were fetched before there was a search",
     },
     "_sqlite_migrations": {
         "id": "a running number",
         "migration_set": "always `fetcher`",
         "name": "the step",
         "applied_at": "when it was done (UTC, text)",
+    },
+}
+
+
+COLUMNS = {
+    **COLUMNS,
+    "items_with_tags": {
+        **COLUMNS["items"],
+        "tags": "JSON list of its tags, the most certain first",
+        "comments": "how many comments are stored",
     },
 }
 
@@ -343,9 +387,12 @@ def database_page() -> str:
     for name, kind in sources().items():
         with TemporaryDirectory() as folder:
             path = Path(folder) / "fresh.db"
-            SqliteStore.open(path, name, kind.tables, kind.base_url).close()
+            with closing(SqliteStore.open(path, name, kind.tables, kind.base_url, views=views_of(kind))) as store:
+                # As it is after a run that was complete.
+                store.finish_load()
             with closing(sqlite3.connect(path)) as conn:
-                parts += described(conn, [each.name for each in kind.tables], name)
+                own = [each.name for each in (*kind.tables, *views_of(kind))]
+                parts += described(conn, own, name)
     return "\n".join(parts)
 
 
@@ -353,11 +400,15 @@ def described(conn: sqlite3.Connection, own: Sequence[str], source: str) -> Iter
     """The sections of one source's database; raises SystemExit when a meaning is missing or left over."""
     rows = conn.execute("SELECT name, type, sql FROM sqlite_schema WHERE name NOT LIKE 'sqlite\\_%' ESCAPE '\\'")
     schema = {name: (kind, sql) for name, kind, sql in rows}
-    found = sorted(name for name, (kind, _) in schema.items() if kind in ("table", "view"))
+    found = sorted(
+        name for name, (kind, _) in schema.items() if kind in ("table", "view") and not name.startswith(SHADOWS)
+    )
     wrong = [f"table {name} has no meaning" for name in found if name not in TABLES]
     wrong += [f"table {name} is no more" for name in TABLES if name not in found]
     for name in [*own, *(each for each in found if each not in own)]:
-        columns = conn.execute('SELECT name, type, "notnull", pk FROM pragma_table_xinfo(?)', [name]).fetchall()
+        columns = conn.execute(
+            'SELECT name, type, "notnull", pk FROM pragma_table_xinfo(?) WHERE hidden != 1', [name]
+        ).fetchall()
         meanings = COLUMNS.get(name, {})
         names = [column for column, *_ in columns]
         wrong += [f"column {name}.{column} has no meaning" for column in names if column not in meanings]

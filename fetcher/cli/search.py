@@ -12,11 +12,10 @@ from pathlib import Path
 import click
 
 from fetcher.cli import EXIT_CODES
-from fetcher.search import Hit
+from fetcher.search import PRIVATE_MARKS, Hit
 from fetcher.search import search as find
 
-# In private use of nobody here, so that marks are told from the brackets of a text.
-_OPEN, _CLOSE = "\ue000", "\ue001"
+_OPEN, _CLOSE = PRIVATE_MARKS
 
 MOST_LINES = 3
 """Of a table's snippet so many lines are shown."""
@@ -33,7 +32,7 @@ def search(db: Path, words: tuple[str, ...], limit: int, as_json: bool) -> None:
     The query syntax of SQLite's FTS5 can be used: '"a phrase"', 'tags : word', 'one OR two', 'begin*'. What is no
     such query is taken as plain words.
     """
-    hits = find(db, " ".join(words), limit, marks=("[", "]") if as_json else (_OPEN, _CLOSE))
+    hits = find(db, " ".join(words), limit, marks=("[", "]") if as_json else PRIVATE_MARKS)
     if not hits:
         click.echo(f"fetcher: nothing in {click.format_filename(db)} has these words", err=True)
     if as_json:

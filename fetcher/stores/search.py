@@ -3,13 +3,11 @@
 from __future__ import annotations
 
 import sqlite3
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager
-from operator import itemgetter
-from typing import Any
 
 from fetcher.errors import Interrupted, Stopped, StoreError
-from fetcher.model import Detail, Key, Row, Table
+from fetcher.model import Key, Row, Table
 from fetcher.stores.file import interruptible
 from fetcher.stores.schema import marks, quoted
 
@@ -87,21 +85,17 @@ class Search:
             some = keys[start : start + STEP]
             conn.execute(f"{self._forget}({marks(len(some))})", some)
 
-    def add(self, conn: sqlite3.Connection, keys: Sequence[Key], details: Mapping[Key, Detail]) -> None:
+    def add(
+        self, conn: sqlite3.Connection, keys: Sequence[Key], written: Mapping[str, Sequence[Sequence[Row]]]
+    ) -> None:
         """Put in items that are not in it, by one statement, once their rows are written.
 
-        Raises sqlite3.DataError when a value is no text.
+        `written` has, for each table, the rows of each of `keys`, sorted. Raises sqlite3.DataError when a value that is
+        searched is no text.
         """
         # The texts come from memory: to read back the rows just written takes more time.
-        conn.executemany(self._add, self._rows(keys, details))
-
-    def _rows(self, keys: Sequence[Key], details: Mapping[Key, Detail]) -> Iterator[tuple[Any, ...]]:
-        try:
-            for key in keys:
-                rows = details[key].rows
-                yield (key, *(_text(rows.get(name, ()), at) for name, at in self._at.items()))
-        except TypeError as error:
-            raise sqlite3.DataError(f"a column that is searched holds texts: {error}") from None
+        texts = [[_text(rows, at) for rows in written[name]] for name, at in self._at.items()]
+        conn.executemany(self._add, zip(keys, *texts, strict=True))
 
     def fill(
         self,
@@ -164,9 +158,12 @@ def _text_sql(table: Table, item: Table) -> str:
 
 
 def _text(rows: Sequence[Row], places: Sequence[int]) -> str:
-    """The searched texts of an item's rows, in the order of their key; of two rows of one key the last counts."""
-    kept = {row[1]: row for row in sorted(rows, key=itemgetter(1))}.values()
-    if len(places) == 1:
-        (place,) = places
-        return "\n".join([row[place] or "" for row in kept])
-    return "\n".join([row[place] or "" for row in kept for place in places])
+    """The searched texts of an item's sorted rows; of two rows of one key the last counts."""
+    kept = {row[1]: row for row in rows}.values()
+    try:
+        if len(places) == 1:
+            (place,) = places
+            return "\n".join([row[place] or "" for row in kept])
+        return "\n".join([row[place] or "" for row in kept for place in places])
+    except TypeError as error:
+        raise sqlite3.DataError(f"a column that is searched holds texts: {error}") from None

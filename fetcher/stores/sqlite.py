@@ -638,16 +638,15 @@ class SqliteStore:
         again = self._fetched_before(keys)
         if again and self._search is not None:
             self._search.forget(self._conn, again)
+        written: dict[str, list[list[Row]]] = {}
         for name in self._children:
             if again:
                 self._for_keys(self._sql.clear[name], again)
-            rows: list[Row] = []
-            for key in keys:
-                rows.extend(sorted(batch.details[key].rows.get(name, ()), key=itemgetter(1)))
-            self._insert(name, rows)
+            written[name] = [sorted(batch.details[key].rows.get(name, ()), key=itemgetter(1)) for key in keys]
+            self._insert(name, list(chain.from_iterable(written[name])))
         self._for_keys(self._sql.fetched, keys, now)
         if self._search is not None:
-            self._search.add(self._conn, keys, batch.details)
+            self._search.add(self._conn, keys, written)
         return len(keys) - len(again)
 
     def _insert(self, table: str, rows: Sequence[Row]) -> int:
