@@ -31,7 +31,7 @@ DB = Path("m.db")
 def opened(**more: Any) -> Iterator[SqliteStore]:
     store = SqliteStore.open(DB, "toy", (THINGS, NOTES), "http://toy.test", **more)
     try:
-        store.begin_run(Plan())
+        store.begin_run(Plan(), (1,))
         yield store
     finally:
         store.close()
