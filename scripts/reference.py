@@ -188,7 +188,8 @@ def exit_codes() -> dict[str, str]:
 
 TABLES = {
     "items": "One row for each item of the source, under the API's own names.",
-    "tags": "The tags of the items; those of an item are replaced as a set.",
+    "tags": "The tags of the items; those of an item are replaced as a set. The index `tags_tag` is made when a run"
+    " ends complete, and dropped while much is fetched.",
     "comments": "The comments on the items; those of an item are replaced as a set.",
     "coverage": "Which stretches of ids are proven listed; merged where they touch.",
     "work": "What is still to do: the queue of the mirror.",

@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+import os
 import re
 import shlex
+import sqlite3
+import subprocess
 import sys
 from collections.abc import Callable
+from contextlib import closing
 from pathlib import Path
 
 import pytest
@@ -14,7 +18,7 @@ from sqlite_utils.cli import cli as sqlite_utils
 
 from fetcher.settings import Settings, SourceOptions, load, unknown_keys
 from fetcher.simulator import Simulator, World
-from tests.helpers import FAST, ROOT, mirror, one
+from tests.helpers import FAST, ROOT, column, mirror, one, query
 
 sys.path.insert(0, str(ROOT / "scripts"))
 
@@ -60,6 +64,53 @@ def test_a_query_of_the_readme_finds_something(
     _, line, *rows = capsys.readouterr().out.splitlines()
     assert set(line) == {"-", " "}
     assert len(rows) >= 5
+
+
+GUIDE = (ROOT / "docs/how-to/query-and-export.md").read_text(encoding="utf-8")
+_COMMAND = r"""^(?:sqlite-utils query|fetcher search) (?:[^"'\n]|"(?:\\.|[^"\\])*"|'[^']*')*$"""
+COMMANDS_OF_THE_GUIDE = [code for fence in fences(GUIDE, "sh") for code in re.findall(_COMMAND, fence, re.MULTILINE)]
+
+
+@pytest.mark.parametrize("command", COMMANDS_OF_THE_GUIDE)
+def test_a_command_of_the_guide_to_queries_finds_something(command: str, demo: Path) -> None:
+    (demo.parent / "pr0gramm.db").write_bytes(demo.read_bytes())
+    done = subprocess.run(
+        ["sh", "-c", command],
+        cwd=demo.parent,
+        env={**os.environ, "PATH": f"{Path(sys.executable).parent}:{os.environ['PATH']}", "PYTHONPATH": str(ROOT)},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert (done.returncode, done.stderr) == (0, "")
+    rows = done.stdout.splitlines()
+    assert ">" in command or "rebuild" in command or len(rows) >= (3 if "--table" in command else 1), rows
+
+
+def test_the_guide_to_queries_has_many_commands() -> None:
+    assert len(COMMANDS_OF_THE_GUIDE) >= 11
+
+
+def test_the_recipe_for_a_tag_finds_what_looking_it_up_finds_and_asks_the_search_first(demo: Path) -> None:
+    (recipe,) = [code for code in COMMANDS_OF_THE_GUIDE if "cross join" in code]
+    sql = shlex.split(recipe)[-1].replace("limit 10", "")
+    for (tag,) in query(demo, "SELECT DISTINCT tag FROM tags WHERE tag GLOB '*[A-Za-z0-9]*'"):
+        expected = column(demo, "SELECT item_id FROM tags WHERE tag = ? ORDER BY 1 DESC", tag)
+        with closing(sqlite3.connect(demo)) as conn:
+            assert [id for (id,) in conn.execute(sql, {"tag": tag})] == expected
+    with closing(sqlite3.connect(demo)) as conn:
+        first, *_ = conn.execute(f"EXPLAIN QUERY PLAN {sql}", {"tag": "x"}).fetchall()
+    assert first[3].startswith("SCAN search VIRTUAL TABLE")
+
+
+@pytest.mark.parametrize("code", examples_of("docs/how-to/query-and-export.md"))
+def test_a_library_example_of_the_guide_to_queries_runs(
+    code: str, demo: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(demo.parent)
+    Path("pr0gramm.db").write_bytes(demo.read_bytes())
+    exec(compile(code, "guide", "exec"), {})
+    assert "[wrong" in capsys.readouterr().out
 
 
 @pytest.mark.parametrize("code", examples_of("README.md"))

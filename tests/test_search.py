@@ -260,7 +260,7 @@ def as_of_the_first_release(db: Path) -> None:
             DROP VIEW IF EXISTS top_tags; DROP VIEW IF EXISTS recent; DROP VIEW IF EXISTS items_with_tags;
             DROP INDEX IF EXISTS tags_tag;
             ALTER TABLE sources DROP COLUMN search_filled_to;
-            DELETE FROM _sqlite_migrations WHERE name = 'm002_search_of_older_mirrors';
+            DELETE FROM _sqlite_migrations WHERE name = 'm003_search_of_older_mirrors';
             """
         )
 

@@ -38,6 +38,14 @@ class Indexes:
         """Ours that are there."""
         return [name for name in self._wanted if conn.execute(_NAMED, [name]).fetchone()]
 
+    def missing(self, conn: sqlite3.Connection) -> list[str]:
+        """Those to be made; where the owner of the database has made one that serves as well, it is not."""
+        return [
+            name
+            for name, (table, column) in self._wanted.items()
+            if (column,) not in conn.execute(_LOOKED_UP, [table]).fetchall()
+        ]
+
     def drop(self, conn: sqlite3.Connection, transaction: Callable[[], AbstractContextManager[None]]) -> None:
         """Drop ours; one that the owner of the database has made stays."""
         names = self.present(conn)
@@ -57,9 +65,8 @@ class Indexes:
 
         Raises Stopped when it is to stop: an index is there as a whole or not at all.
         """
-        for name, (table, column) in self._wanted.items():
-            if column in (each for (each,) in conn.execute(_LOOKED_UP, [table])):
-                continue
+        for name in self.missing(conn):
+            table, column = self._wanted[name]
             try:
                 with _sorting_on_disk(conn), transaction(), interruptible(conn, stopped):
                     conn.execute(f"CREATE INDEX {quoted(name)} ON {quoted(table)} ({quoted(column)})")

@@ -52,6 +52,7 @@ PARAMETERS = 500
 T = TypeVar("T")
 
 _MIRROR, _REFRESH = 0, -1
+_MANY = 200_000  # items whose index is not made in a moment
 _decode = msgspec.json.Decoder().decode
 
 
@@ -415,6 +416,10 @@ class SqliteStore:
 
     def finish_load(self) -> None:
         """Make what `prepare_load` may have dropped, now that all is fetched. Raises Stopped."""
+        with explained(self.path):
+            missing = self._indexes.missing(self._conn)
+        if missing and self.counts().fetched >= _MANY:
+            self._warn(f"all is stored; making {', '.join(missing)}, for lookups: some seconds for each 100,000 items")
         self._indexes.make(self._conn, self._transaction, self._stopped, self._warn)
 
     def begin_run(self, plan: Plan, scopes: Sequence[Scope]) -> None:

@@ -54,6 +54,7 @@ def main() -> None:
         [Pr0gramm.name, ids[-1], len(ids), now],
     )
     conn.execute("UPDATE sources SET items = ?, fetched = ?, work = ?", [len(ids), len(ids) - len(queued), len(queued)])
+    conn.execute("INSERT INTO search (search) VALUES ('rebuild')")
     conn.commit()
     conn.execute("PRAGMA wal_checkpoint(TRUNCATE)")
     conn.close()
