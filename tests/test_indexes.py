@@ -168,7 +168,7 @@ def test_a_complete_run_makes_it_and_a_limited_one_does_not(simulate: Callable[.
     expected = [id for id in world.ids() if tag in [each["tag"] for each in world.info(id)["tags"]]]
     assert column(DB, "SELECT item_id FROM tags WHERE tag = ? ORDER BY 1", tag) == expected
     # A few items more, or a limit that keeps a large load small, leave it there.
-    world.arrive(3)
+    world.arrive(10)
     mirror(DB, simulator, limit=1)
     assert is_there("tags_tag")
     world.arrive(100)

@@ -132,7 +132,7 @@ def test_of_two_rows_of_one_key_the_last_is_found() -> None:
 
 ODD = {
     "empty": ["", ""],
-    "null": [None, "word", None],
+    "null": [None, "word", None, None],
     "a NUL": ["a\0hidden", "\0", "end\0"],
     "no words": ["🙂", "\\o/", " ", "\n\r\n"],
     "lines": ["one\ntwo", "\n", "three\r\n"],
@@ -144,7 +144,7 @@ ODD = {
 
 @pytest.mark.parametrize("texts", ODD.values(), ids=ODD)
 def test_odd_texts_go_in_and_out_again(texts: list[Any]) -> None:
-    papers = tuple((text, text) for text in texts)
+    papers = tuple(zip(texts, reversed(texts), strict=True))
     with opened() as store:
         listed(store, 1, 2)
         store.commit(Batch(details={key: detail(key, *texts, papers=papers) for key in (1, 2)}), IDLE)
