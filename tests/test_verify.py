@@ -159,6 +159,7 @@ def test_a_lost_page_is_missing(db: Path, simulate: Simulate) -> None:
         ("UPDATE coverage SET items = items + 1", "300 items are there, 301 were listed"),
         ("INSERT INTO tags (item_id, id, tag) VALUES (123456, 1, 'x')", "tags: rows of 123456, which has no details"),
         ("UPDATE sources SET fetched = fetched - 1", "items with details: 300 are there, 299 were counted"),
+        ("DELETE FROM search_docsize WHERE id < 20", "items are there, 300 have details"),
         ("UPDATE sources SET work = 4", "work left: 0 are there, 4 were counted"),
     ],
 )

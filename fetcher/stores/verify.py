@@ -106,6 +106,8 @@ class _Check:
         for table in self._children:
             on_step(table.name)
             wrong += self._orphans(table)
+        on_step("the search")
+        wrong += self._search()
         on_step("the file")
         wrong += [f"SQLite: {line}" for (line,) in self._conn.execute("PRAGMA quick_check(20)") if line != "ok"]
         return Verdict(
@@ -174,6 +176,14 @@ class _Check:
             if there != items:
                 found.append(f"scope {scope}, {lo:,} to {hi:,}: {there:,} items are there, {items:,} were listed")
         return found
+
+    def _search(self) -> list[str]:
+        """Where full-text search has other items than have details; databases of older releases have none yet."""
+        if not self._conn.execute("SELECT 1 FROM sqlite_master WHERE name = 'search_docsize'").fetchone():
+            return []
+        (there,) = self._conn.execute("SELECT count(*) FROM search_docsize").fetchone()
+        (fetched,) = self._conn.execute("SELECT fetched FROM sources").fetchone()
+        return [] if there == fetched else [f"search: {there:,} items are there, {fetched:,} have details"]
 
     def _orphans(self, table: Table) -> list[str]:
         """Rows that belong to no item, or to one whose details were never stored."""
