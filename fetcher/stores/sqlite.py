@@ -13,12 +13,10 @@ from dataclasses import asdict, dataclass, replace
 from itertools import chain
 from operator import itemgetter
 from pathlib import Path
-from typing import Any, NamedTuple, TypeVar, cast
+from typing import cast
 
-import msgspec
 from sqlite_utils import Database
 
-from fetcher.coverage import clip
 from fetcher.errors import ConfigurationError, Stopped, StoreError
 from fetcher.model import (
     Batch,
@@ -40,20 +38,17 @@ from fetcher.model import (
     Work,
 )
 from fetcher.stores import file
+from fetcher.stores.bulk import array, array_for_keys, decode, for_keys, insert
 from fetcher.stores.file import REFUSED, connect, connect_readonly, explained, is_made, is_new, lock
 from fetcher.stores.indexes import LARGE, Indexes
 from fetcher.stores.migrations import migrations
-from fetcher.stores.schema import Statements, make_table, make_views, marks, quoted
+from fetcher.stores.proofs import Proofs
+from fetcher.stores.schema import Statements, make_table, make_views, quoted
 from fetcher.stores.search import Search
-
-PARAMETERS = 500
-"""About as many values go into one INSERT: more are no faster (docs/benchmarks.md)."""
-
-T = TypeVar("T")
+from fetcher.stores.worklist import Worklist
 
 _MIRROR, _REFRESH = 0, -1
 _MANY = 200_000  # items whose index is not made in a moment
-_decode = msgspec.json.Decoder().decode
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,15 +58,6 @@ class Sweep:
     number: int
     started_at: int
     open: bool
-
-
-class _Counted(NamedTuple):
-    """How many items a part of a stretch of coverage held, the stretch being named by its scope and lower end."""
-
-    scope: Scope
-    lo: int
-    part: Interval
-    items: int
 
 
 class SqliteStore:
@@ -95,6 +81,8 @@ class SqliteStore:
         self._lock: int | None = None
         self._run: int | None = None
         self._conn: sqlite3.Connection
+        self._proofs: Proofs
+        self._work: Worklist
 
     # --- opening --------------------------------------------------------------------------------
 
@@ -122,7 +110,7 @@ class SqliteStore:
         store._lock = lock(path)
         try:
             with explained(path):
-                store._conn = connect(path)
+                store._use(connect(path))
                 store._prepare(base_url, tables, views, warn)
                 # From here on `_begin` waits, in steps short enough for Ctrl-C.
                 store._conn.execute("PRAGMA busy_timeout = 250")
@@ -141,7 +129,7 @@ class SqliteStore:
         store = cls(path, source, tables, time.time)
         try:
             with explained(path):
-                store._conn = connect_readonly(path)
+                store._use(connect_readonly(path))
                 if is_made(store._conn):
                     store._refuse_other_source()
                     return store
@@ -150,6 +138,11 @@ class SqliteStore:
             raise
         store.close()
         return None
+
+    def _use(self, conn: sqlite3.Connection) -> None:
+        self._conn = conn
+        self._proofs = Proofs(conn, self._sql, self.source)
+        self._work = Worklist(conn, self.source)
 
     def close(self) -> None:
         """Close the file and let go of its lock."""
@@ -210,13 +203,10 @@ class SqliteStore:
         """What the sweep has proven listed, ascending, for each of `scopes`."""
         found: dict[Scope, list[Covered]] = {scope: [] for scope in scopes}
         with explained(self.path):
-            rows = self._conn.execute(
-                "SELECT scope, lo, hi, items, walked_at FROM coverage WHERE source = ? AND sweep = ? ORDER BY lo",
-                [self.source, self.sweep().number],
-            ).fetchall()
-        for row in rows:
-            if row[0] in found:
-                found[row[0]].append(Covered(*row))
+            covered = self._proofs.covered(self.sweep().number)
+        for each in covered:
+            if each.scope in found:
+                found[each.scope].append(each)
         return found
 
     def claim(
@@ -227,41 +217,15 @@ class SqliteStore:
         When there are fewer, also when the next one is due (Unix seconds), None when nothing waits. Claims are not
         written down: a run that dies has claimed nothing.
         """
-        now = self._clock()
-        within = f"source = ? AND stage = ?{' AND key BETWEEN ? AND ?' if bounds else ''} AND due_at IS NOT NULL"
-        where: list[Any] = [self.source, stage, *([bounds.lo, bounds.hi] if bounds else [])]
-        found: list[Work] = []
         with explained(self.path):
-            below = 2**31
-            while len(found) < most:
-                (priority,) = self._conn.execute(
-                    "SELECT max(priority) FROM work WHERE source = ? AND stage = ? AND due_at IS NOT NULL"
-                    " AND priority < ?",
-                    [self.source, stage, below],
-                ).fetchone()
-                if priority is None:
-                    break
-                below = priority
-                rows = self._array(
-                    "SELECT json_group_array(json_array(key, attempts)) FROM (SELECT key, attempts FROM work"
-                    f" WHERE {within} AND due_at <= ? AND priority = ?"
-                    f" ORDER BY key {'DESC' if order == 'newest' else 'ASC'} LIMIT ?)",
-                    [*where, now, priority, most - len(found) + len(skip)],
-                )
-                found += [Work(stage, key, priority, attempts) for key, attempts in rows if key not in skip]
-            if len(found) >= most:
-                return found[:most], None
-            (due,) = self._conn.execute(
-                f"SELECT min(due_at) FROM work WHERE {within} AND due_at > ?", [*where, now]
-            ).fetchone()
-            return found, due
+            return self._work.claim(stage, most, order, bounds, skip, self._clock())
 
     # --- writing --------------------------------------------------------------------------------
 
     def _scopes(self) -> list[Scope]:
         """What the mirror is to cover: all that any run was asked for."""
         row = self._conn.execute("SELECT scopes FROM sources WHERE name = ?", [self.source]).fetchone()
-        return list(_decode(row[0])) if row and row[0] else []
+        return list(decode(row[0])) if row and row[0] else []
 
     def begin_sweep(self, *, full: bool) -> Sweep:
         """The sweep to go on with: with `full` a new one, unless one is still open."""
@@ -281,23 +245,11 @@ class SqliteStore:
         What they proved of other scopes goes on to hold.
         """
         with self._transaction():
-            self._conn.executemany(
-                "DELETE FROM coverage WHERE source = ? AND scope = ?"
-                " AND sweep < (SELECT sweep FROM sources WHERE name = source)",
-                [(self.source, scope) for scope in scopes],
-            )
-            # Of a scope that was begun in this sweep and not finished, the older proof is the greater one.
-            self._conn.execute(
-                "DELETE FROM coverage AS newer WHERE EXISTS (SELECT 1 FROM coverage AS older WHERE"
-                " older.source = newer.source AND older.scope = newer.scope AND older.sweep < newer.sweep)"
-            )
+            sweep = self.sweep().number
+            self._proofs.carry(scopes, sweep)
             self._conn.execute(
                 "UPDATE sources SET sweep_ended_at = ? WHERE name = ? AND sweep_ended_at IS NULL",
                 [int(self._clock()), self.source],
-            )
-            self._conn.execute(
-                "UPDATE coverage SET sweep = (SELECT sweep FROM sources WHERE name = source) WHERE source = ?",
-                [self.source],
             )
 
     def known(self) -> Key | None:
@@ -316,45 +268,14 @@ class SqliteStore:
         are uncovered.
         """
         with self._transaction():
-            parked = self._conn.execute(
-                "SELECT stage, key FROM work WHERE source = ? AND due_at IS NULL"
-                f"{f' AND outcome IN ({marks(len(outcomes))})' if outcomes else ''}",
-                [self.source, *outcomes],
-            ).fetchall()
-            chosen = [(stage, key) for stage, key in parked if not keys or key in keys]
-            due = [(stage, key) for stage, key in chosen if stage not in ("item", "list")]
-            self._conn.executemany(
-                "UPDATE work SET due_at = 0, attempts = 0, outcome = NULL, error = NULL"
-                " WHERE source = ? AND stage = ? AND key = ?",
-                [(self.source, stage, key) for stage, key in due],
-            )
+            chosen, due = self._work.unpark(outcomes, keys)
             self._conn.execute(
-                "UPDATE sources SET work = work + ?, parked = parked - ? WHERE name = ?",
-                [len(due), len(due), self.source],
+                "UPDATE sources SET work = work + ?, parked = parked - ? WHERE name = ?", [due, due, self.source]
             )
             for stage, key in chosen:
                 if stage == "item":
-                    self._uncover(key)
+                    self._proofs.uncover(cast("int", key))
         return len(chosen)
-
-    def _uncover(self, key: int) -> None:
-        """Take back the proof that one key was listed."""
-        rows = self._conn.execute(
-            "SELECT scope, lo, hi, items, walked_at, sweep FROM coverage WHERE source = ? AND lo <= ? AND hi >= ?",
-            [self.source, key, key],
-        ).fetchall()
-        for *covered, sweep in rows:
-            whole = Covered(*covered)
-            self._conn.execute(
-                "DELETE FROM coverage WHERE source = ? AND scope = ? AND sweep = ? AND lo = ?",
-                [self.source, whole.scope, sweep, whole.lo],
-            )
-            below, above = Interval(whole.lo, key - 1), Interval(key + 1, whole.hi)
-            above_items = self._count(whole.scope, above)
-            below_items = whole.items - above_items - self._count(whole.scope, Interval(key, key))
-            for part, items in ((below, below_items), (above, above_items)):
-                if part.size:
-                    self._write_coverage(Covered(whole.scope, part.lo, part.hi, items, whole.walked_at), sweep)
 
     def fetched(self, scopes: Sequence[Scope], most: int) -> list[Key]:
         """Some items of `scopes` whose details are stored and that are still there, the newest."""
@@ -374,9 +295,11 @@ class SqliteStore:
         parameters = {"scopes": json.dumps(list(scopes)), "since": int(since)}
         where = f"gone_at >= :since AND EXISTS (SELECT 1 FROM json_each(:scopes) WHERE {self._in_scope('value')})"
         with self._transaction():
-            keys = self._array(f"SELECT json_group_array({key}) FROM {table} WHERE {where}", parameters)
+            keys = array(self._conn, f"SELECT json_group_array({key}) FROM {table} WHERE {where}", parameters)
             self._conn.execute(f"UPDATE {table} SET gone_at = NULL WHERE {where}", parameters)
-            due = self._insert("work", [(self.source, "detail", each, _MIRROR, 0) for each in sorted(keys)])
+            due = insert(
+                self._conn, self._sql, "work", [(self.source, "detail", each, _MIRROR, 0) for each in sorted(keys)]
+            )
             self._conn.execute("UPDATE sources SET work = work + ? WHERE name = ?", [due, self.source])
         return len(keys)
 
@@ -499,14 +422,14 @@ class SqliteStore:
         fetched = self._write_details(batch, now) if batch.details else 0
         ended = 0
         if batch.gone:
-            self._for_keys(self._sql.gone, batch.gone, now)
+            for_keys(self._conn, self._sql.gone, batch.gone, now)
         if batch.details or batch.gone:
-            ended = self._forget_work(batch.stage, [*batch.details, *batch.gone])
+            ended = self._work.forget(batch.stage, [*batch.details, *batch.gone])
         for failure in batch.failures:
             if failure.stage != batch.stage:
-                parked += self._park(failure, now)
+                parked += self._work.park(failure, now)
                 continue
-            unparked = self._write_failure(failure, now)
+            unparked = self._work.put_off(failure, now)
             if failure.due_at is None:
                 parked += unparked
                 ended += unparked
@@ -522,214 +445,59 @@ class SqliteStore:
         """Items, work and coverage of a page; how many items were new, were queued, and could not be used."""
         keys = {row[0] for row in page.rows}
         known: dict[Key, int | None] = {}
-        overlapped = self._overlapped(_span(page, keys), sweep.number)
+        overlapped = self._proofs.overlapped(_span(page, keys), sweep.number)
         if keys:
-            known = dict(self._array(self._sql.known, [min(keys), max(keys)]))
+            known = dict(array(self._conn, self._sql.known, [min(keys), max(keys)]))
             rows = sorted(page.rows, key=itemgetter(0))
-            self._insert(self._item.name, [(*row, now, now) for row in rows])
+            insert(self._conn, self._sql, self._item.name, [(*row, now, now) for row in rows])
         wanted = [
             (self.source, stage, key, _REFRESH if known.get(key) is not None else _MIRROR, 0)
             for key in sorted(keys)
             if (at := known.get(key)) is None or at < sweep.started_at
         ]
-        queued = self._insert("work", wanted)
-        parked = sum(self._park(failure, now) for failure in page.failures) - self._unpark_listed(page, keys)
-        again = self._unpark_older(stage, keys, sweep.started_at)
+        queued = insert(self._conn, self._sql, "work", wanted)
+        parked = sum(self._work.park(failure, now) for failure in page.failures) - self._unpark_listed(page, keys)
+        again = self._work.unpark_older(stage, keys, sweep.started_at)
         queued, parked = queued + again, parked - again
         if page.proven is not None:
             listed = keys.union(failure.key for failure in page.failures)
             for scope in page.scopes:
-                self._unlist(scope, page.proven, listed, now)
-        self._recount(overlapped, sweep.number)
+                self._proofs.unlist(scope, page.proven, listed, now)
+        self._proofs.recount(overlapped, sweep.number)
         if page.proven is not None:
             for scope in page.scopes:
-                self._cover(scope, page.proven, sweep.number, now)
-            parked -= self._forget_lost_pages(page.proven)
+                self._proofs.cover(scope, page.proven, sweep.number, now)
+            parked -= self._work.forget("list", self._work.parked("list", page.proven))
         return len(keys.difference(known)), queued, parked
-
-    def _forget_lost_pages(self, proven: Interval) -> int:
-        """Forget that pages failed which now were listed; returns how many."""
-        lost = self._array(
-            "SELECT json_group_array(key) FROM work WHERE source = ? AND stage = 'list' AND key BETWEEN ? AND ?",
-            [self.source, proven.lo, proven.hi],
-        )
-        return self._forget_work("list", lost) if lost else 0
 
     def _unpark_listed(self, page: Page, keys: set[Key]) -> int:
         """Forget that items could not be used which now were listed well, or are listed no more; returns how many."""
         span = _span(page, keys)
-        parked = self._array(
-            "SELECT json_group_array(key) FROM work WHERE source = ? AND stage = 'item' AND key BETWEEN ? AND ?",
-            [self.source, span.lo, span.hi],
-        )
+        parked = self._work.parked("item", span)
         if not parked:
             return 0
         usable = keys.intersection(parked)
         if page.proven is not None and set(page.scopes).issuperset(self._scopes()):
             usable |= {key for key in parked if key in page.proven} - {failure.key for failure in page.failures}
-        return self._forget_work("item", sorted(usable)) if usable else 0
-
-    def _unpark_older(self, stage: str, keys: set[Key], before: int) -> int:
-        """A new sweep tries again what failed for good before it; returns how much."""
-        if not (keys and before):
-            return 0
-        failed = self._array(
-            "SELECT json_group_array(work.key) FROM work JOIN failures USING (source, stage, key)"
-            " WHERE source = ? AND stage = ? AND work.key BETWEEN ? AND ? AND due_at IS NULL AND failed_at < ?",
-            [self.source, stage, min(keys), max(keys), before],
-        )
-        return self._for_keys(
-            "UPDATE work SET due_at = 0, attempts = 0, outcome = NULL, error = NULL"
-            " WHERE source = ? AND stage = ? AND key IN ",
-            sorted(keys.intersection(failed)),
-            self.source,
-            stage,
-        )
-
-    def _overlapped(self, span: Interval, sweep: int) -> list[_Counted]:
-        """The coverage that shares keys with `span`, and how many items there are in the part they share."""
-        rows = self._conn.execute(
-            "SELECT scope, lo, hi FROM coverage WHERE source = ? AND sweep = ? AND lo <= ? AND hi >= ?",
-            [self.source, sweep, span.hi, span.lo],
-        ).fetchall()
-        shared = [(scope, lo, clip(Interval(lo, hi), span)) for scope, lo, hi in rows]
-        return [_Counted(scope, lo, part, self._count(scope, part)) for scope, lo, part in shared]
-
-    def _recount(self, counted: Sequence[_Counted], sweep: int) -> None:
-        """Bring the counts of coverage up to date with what has been written since they were taken."""
-        for each in counted:
-            self._conn.execute(
-                "UPDATE coverage SET items = items + ? WHERE source = ? AND scope = ? AND sweep = ? AND lo = ?",
-                [self._count(each.scope, each.part) - each.items, self.source, each.scope, sweep, each.lo],
-            )
-
-    def _count(self, scope: Scope, part: Interval) -> int:
-        parameters = {"lo": part.lo, "hi": part.hi, "scope": scope}
-        return int(self._conn.execute(self._sql.count_in_scope, parameters).fetchone()[0])
-
-    def _unlist(self, scope: Scope, proven: Interval, listed: set[Key], now: int) -> None:
-        """Mark what is stored there and was not listed again."""
-        stored = self._array(self._sql.in_scope, {"lo": proven.lo, "hi": proven.hi, "scope": scope})
-        self._for_keys(self._sql.unlist, sorted(set(stored) - listed), now)
-
-    def _cover(self, scope: Scope, proven: Interval, sweep: int, now: int) -> None:
-        """Write coverage, merged with what it touches."""
-        lo, hi, items, walked_at = proven.lo, proven.hi, self._count(scope, proven), now
-        touched = self._conn.execute(
-            "SELECT lo, hi, items, walked_at FROM coverage"
-            " WHERE source = ? AND scope = ? AND sweep = ? AND lo - 1 <= ? AND hi + 1 >= ?",
-            [self.source, scope, sweep, hi, lo],
-        ).fetchall()
-        for each in touched:
-            shared = clip(Interval(each[0], each[1]), proven)
-            items += each[2] - (self._count(scope, shared) if shared.size else 0)
-            lo, hi, walked_at = min(lo, each[0]), max(hi, each[1]), min(walked_at, each[3])
-        self._conn.executemany(
-            "DELETE FROM coverage WHERE source = ? AND scope = ? AND sweep = ? AND lo = ?",
-            [(self.source, scope, sweep, each[0]) for each in touched],
-        )
-        self._write_coverage(Covered(scope, lo, hi, items, walked_at), sweep)
-
-    def _write_coverage(self, covered: Covered, sweep: int) -> None:
-        self._conn.execute(
-            "INSERT INTO coverage (source, scope, sweep, lo, hi, items, walked_at) VALUES (?, ?, ?, ?, ?, ?, ?)",
-            [self.source, covered.scope, sweep, covered.lo, covered.hi, covered.items, covered.walked_at],
-        )
+        return self._work.forget("item", sorted(usable)) if usable else 0
 
     def _write_details(self, batch: Batch, now: int) -> int:
         """The rows of fetched items, replacing those stored; returns how many had none before."""
         # Ascending keys fill the pages of a clustered table; descending ones double the file.
         keys = sorted(batch.details)
-        again = self._fetched_before(keys)
+        again = array_for_keys(self._conn, self._sql.fetched_among, keys)
         if again and self._search is not None:
             self._search.forget(self._conn, again)
         written: dict[str, list[list[Row]]] = {}
         for name in self._children:
             if again:
-                self._for_keys(self._sql.clear[name], again)
+                for_keys(self._conn, self._sql.clear[name], again)
             written[name] = [sorted(batch.details[key].rows.get(name, ()), key=itemgetter(1)) for key in keys]
-            self._insert(name, list(chain.from_iterable(written[name])))
-        self._for_keys(self._sql.fetched, keys, now)
+            insert(self._conn, self._sql, name, list(chain.from_iterable(written[name])))
+        for_keys(self._conn, self._sql.fetched, keys, now)
         if self._search is not None:
             self._search.add(self._conn, keys, written)
         return len(keys) - len(again)
-
-    def _insert(self, table: str, rows: Sequence[Row]) -> int:
-        """Write many rows by few statements; returns how many were written."""
-        written = 0
-        for some in _parts(rows, PARAMETERS // len(rows[0]) if rows else 1):
-            statement = self._sql.insert(table, len(some))
-            written += self._conn.execute(statement, list(chain.from_iterable(some))).rowcount
-        return written
-
-    def _for_keys(self, statement: str, keys: Sequence[Key], *values: Any) -> int:
-        """Execute a statement that ends in IN for many keys; returns how many rows it changed."""
-        changed = 0
-        for some in _parts(keys, PARAMETERS):
-            changed += self._conn.execute(f"{statement}({marks(len(some))})", [*values, *some]).rowcount
-        return changed
-
-    def _array(self, statement: str, parameters: Any) -> Any:
-        """The JSON array that a SELECT makes."""
-        return _decode(self._conn.execute(statement, parameters).fetchone()[0])
-
-    def _fetched_before(self, keys: Sequence[Key]) -> list[Key]:
-        found: list[Key] = []
-        for some in _parts(keys, PARAMETERS):
-            found += self._array(f"{self._sql.fetched_among}({marks(len(some))})", some)
-        return found
-
-    def _forget_work(self, stage: str, keys: Sequence[Key]) -> int:
-        """Take finished work out; returns how much there was."""
-        removed = self._for_keys(
-            "DELETE FROM work WHERE source = ? AND stage = ? AND key IN ", keys, self.source, stage
-        )
-        if self._conn.execute("SELECT 1 FROM failures LIMIT 1").fetchone():
-            self._for_keys("DELETE FROM failures WHERE source = ? AND stage = ? AND key IN ", keys, self.source, stage)
-        return removed
-
-    def _write_failure(self, failure: Failure, now: int) -> int:
-        """Keep the evidence and put off or park the work; returns 1 when there was such work, not parked."""
-        self._keep_evidence(failure, now)
-        return self._conn.execute(
-            "UPDATE work SET attempts = ?, due_at = ?, outcome = ?, error = ?"
-            " WHERE source = ? AND stage = ? AND key = ? AND due_at IS NOT NULL",
-            [
-                failure.attempts,
-                failure.due_at,
-                failure.outcome,
-                failure.message,
-                self.source,
-                failure.stage,
-                failure.key,
-            ],
-        ).rowcount
-
-    def _park(self, failure: Failure, now: int) -> int:
-        """Park what failed for good without having been work: a list page, a listed item; returns 1 when it is new."""
-        self._keep_evidence(failure, now)
-        return self._conn.execute(
-            "INSERT INTO work (source, stage, key, attempts, outcome, error) VALUES (?, ?, ?, ?, ?, ?)"
-            " ON CONFLICT DO NOTHING",
-            [self.source, failure.stage, failure.key, failure.attempts, failure.outcome, failure.message],
-        ).rowcount
-
-    def _keep_evidence(self, failure: Failure, now: int) -> None:
-        self._conn.execute(
-            "INSERT OR REPLACE INTO failures (source, stage, key, outcome, message, status, body, attempts, failed_at)"
-            " VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?)",
-            [
-                self.source,
-                failure.stage,
-                failure.key,
-                failure.outcome,
-                failure.message,
-                failure.status,
-                failure.body,
-                failure.attempts,
-                now,
-            ],
-        )
 
     def _write_run(self, state: RunState, done: Committed | None = None) -> None:
         state = _after(state, done) if done else state
@@ -782,20 +550,6 @@ def _span(page: Page, keys: Collection[Key]) -> Interval:
     """From the lowest to the highest key that a page has to do with."""
     ends = [*keys, *((page.proven.lo, page.proven.hi) if page.proven is not None else ())]
     return Interval(min(ends), max(ends)) if ends else Interval(1, 0)
-
-
-def _parts(things: Sequence[T], most: int) -> Iterator[Sequence[T]]:
-    """Cut into parts of `most`, and what is left into powers of two.
-
-    A statement is kept prepared for each number of things: for every number there can be, that would be megabytes.
-    """
-    start, size = 0, max(1, most)
-    while start < len(things):
-        left = len(things) - start
-        if left < size:
-            size = 1 << (left.bit_length() - 1)
-        yield things[start : start + size]
-        start += size
 
 
 def _after(state: RunState, done: Committed) -> RunState:

@@ -1,0 +1,120 @@
+"""The table `coverage`: what has been proven listed, kept merged, and how many items there are in it."""
+
+from __future__ import annotations
+
+import sqlite3
+from collections.abc import Sequence
+from typing import NamedTuple
+
+from fetcher.coverage import clip
+from fetcher.model import Covered, Interval, Key, Scope
+from fetcher.stores.bulk import array, for_keys
+from fetcher.stores.schema import Statements
+
+
+class Counted(NamedTuple):
+    """How many items a part of a stretch of coverage held, the stretch being named by its scope and lower end."""
+
+    scope: Scope
+    lo: int
+    part: Interval
+    items: int
+
+
+class Proofs:
+    """Coverage of one source; all of it within the transaction of whoever calls."""
+
+    def __init__(self, conn: sqlite3.Connection, sql: Statements, source: str) -> None:
+        self._conn = conn
+        self._sql = sql
+        self._source = source
+
+    def covered(self, sweep: int) -> list[Covered]:
+        """All coverage of a sweep, ascending."""
+        rows = self._conn.execute(
+            "SELECT scope, lo, hi, items, walked_at FROM coverage WHERE source = ? AND sweep = ? ORDER BY lo",
+            [self._source, sweep],
+        ).fetchall()
+        return [Covered(*row) for row in rows]
+
+    def overlapped(self, span: Interval, sweep: int) -> list[Counted]:
+        """The coverage that shares keys with `span`, and how many items there are in the part they share."""
+        rows = self._conn.execute(
+            "SELECT scope, lo, hi FROM coverage WHERE source = ? AND sweep = ? AND lo <= ? AND hi >= ?",
+            [self._source, sweep, span.hi, span.lo],
+        ).fetchall()
+        shared = [(scope, lo, clip(Interval(lo, hi), span)) for scope, lo, hi in rows]
+        return [Counted(scope, lo, part, self._count(scope, part)) for scope, lo, part in shared]
+
+    def recount(self, counted: Sequence[Counted], sweep: int) -> None:
+        """Bring the counts of coverage up to date with what has been written since they were taken."""
+        for each in counted:
+            self._conn.execute(
+                "UPDATE coverage SET items = items + ? WHERE source = ? AND scope = ? AND sweep = ? AND lo = ?",
+                [self._count(each.scope, each.part) - each.items, self._source, each.scope, sweep, each.lo],
+            )
+
+    def unlist(self, scope: Scope, proven: Interval, listed: set[Key], now: int) -> None:
+        """Mark what is stored there and was not listed again."""
+        stored = array(self._conn, self._sql.in_scope, {"lo": proven.lo, "hi": proven.hi, "scope": scope})
+        for_keys(self._conn, self._sql.unlist, sorted(set(stored) - listed), now)
+
+    def cover(self, scope: Scope, proven: Interval, sweep: int, now: int) -> None:
+        """Write coverage, merged with what it touches."""
+        lo, hi, items, walked_at = proven.lo, proven.hi, self._count(scope, proven), now
+        touched = self._conn.execute(
+            "SELECT lo, hi, items, walked_at FROM coverage"
+            " WHERE source = ? AND scope = ? AND sweep = ? AND lo - 1 <= ? AND hi + 1 >= ?",
+            [self._source, scope, sweep, hi, lo],
+        ).fetchall()
+        for each in touched:
+            shared = clip(Interval(each[0], each[1]), proven)
+            items += each[2] - (self._count(scope, shared) if shared.size else 0)
+            lo, hi, walked_at = min(lo, each[0]), max(hi, each[1]), min(walked_at, each[3])
+            self._remove(scope, each[0], sweep)
+        self._write(Covered(scope, lo, hi, items, walked_at), sweep)
+
+    def uncover(self, key: int) -> None:
+        """Take back the proof that one key was listed."""
+        rows = self._conn.execute(
+            "SELECT scope, lo, hi, items, walked_at, sweep FROM coverage WHERE source = ? AND lo <= ? AND hi >= ?",
+            [self._source, key, key],
+        ).fetchall()
+        for *covered, sweep in rows:
+            whole = Covered(*covered)
+            below, above = Interval(whole.lo, key - 1), Interval(key + 1, whole.hi)
+            above_items = self._count(whole.scope, above)
+            below_items = whole.items - above_items - self._count(whole.scope, Interval(key, key))
+            self._remove(whole.scope, whole.lo, sweep)
+            for part, items in ((below, below_items), (above, above_items)):
+                if part.size:
+                    self._write(Covered(whole.scope, part.lo, part.hi, items, whole.walked_at), sweep)
+
+    def carry(self, scopes: Sequence[Scope], sweep: int) -> None:
+        """End a sweep for `scopes`: what earlier ones proved of them is not needed, of others it holds on."""
+        self._conn.executemany(
+            "DELETE FROM coverage WHERE source = ? AND scope = ? AND sweep < ?",
+            [(self._source, scope, sweep) for scope in scopes],
+        )
+        # Of a scope that was begun in this sweep and not finished, the older proof is the greater one.
+        self._conn.execute(
+            "DELETE FROM coverage AS newer WHERE EXISTS (SELECT 1 FROM coverage AS older WHERE"
+            " older.source = newer.source AND older.scope = newer.scope AND older.sweep < newer.sweep)"
+        )
+        self._conn.execute("UPDATE coverage SET sweep = ? WHERE source = ?", [sweep, self._source])
+
+    def _count(self, scope: Scope, part: Interval) -> int:
+        parameters = {"lo": part.lo, "hi": part.hi, "scope": scope}
+        return int(self._conn.execute(self._sql.count_in_scope, parameters).fetchone()[0])
+
+    def _remove(self, scope: Scope, lo: int, sweep: int) -> None:
+        self._conn.execute(
+            "DELETE FROM coverage WHERE source = ? AND scope = ? AND sweep = ? AND lo = ?",
+            [self._source, scope, sweep, lo],
+        )
+
+    def _write(self, covered: Covered, sweep: int) -> None:
+        self._conn.execute(
+            "INSERT INTO coverage (source, scope, sweep, lo, hi, items, walked_at) VALUES (?, ?, ?, ?, ?, ?, ?)",
+            [self._source, covered.scope, sweep, covered.lo, covered.hi, covered.items, covered.walked_at],
+        )

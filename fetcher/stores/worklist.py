@@ -1,0 +1,143 @@
+"""The tables `work` and `failures`: what is still to do, and the last evidence of what failed."""
+
+from __future__ import annotations
+
+import sqlite3
+from collections.abc import Collection, Sequence
+
+from fetcher.model import Failure, Interval, Key, Order, Outcome, Work
+from fetcher.stores.bulk import array, for_keys
+from fetcher.stores.schema import marks
+
+_DUE_AGAIN = "UPDATE work SET due_at = 0, attempts = 0, outcome = NULL, error = NULL"
+
+
+class Worklist:
+    """Work of one source; what writes does so within the transaction of whoever calls."""
+
+    def __init__(self, conn: sqlite3.Connection, source: str) -> None:
+        self._conn = conn
+        self._source = source
+
+    def claim(
+        self, stage: str, most: int, order: Order, bounds: Interval | None, skip: Collection[Key], now: float
+    ) -> tuple[list[Work], float | None]:
+        """Up to `most` due pieces of work that are not in `skip`, highest priority first, then in the run's order.
+
+        When there are fewer, also when the next one is due (Unix seconds), None when nothing waits.
+        """
+        within = f"source = ? AND stage = ?{' AND key BETWEEN ? AND ?' if bounds else ''} AND due_at IS NOT NULL"
+        where = [self._source, stage, *([bounds.lo, bounds.hi] if bounds else [])]
+        found: list[Work] = []
+        below = 2**31
+        while len(found) < most:
+            (priority,) = self._conn.execute(
+                "SELECT max(priority) FROM work WHERE source = ? AND stage = ? AND due_at IS NOT NULL AND priority < ?",
+                [self._source, stage, below],
+            ).fetchone()
+            if priority is None:
+                break
+            below = priority
+            rows = array(
+                self._conn,
+                "SELECT json_group_array(json_array(key, attempts)) FROM (SELECT key, attempts FROM work"
+                f" WHERE {within} AND due_at <= ? AND priority = ?"
+                f" ORDER BY key {'DESC' if order == 'newest' else 'ASC'} LIMIT ?)",
+                [*where, now, priority, most - len(found) + len(skip)],
+            )
+            found += [Work(stage, key, priority, attempts) for key, attempts in rows if key not in skip]
+        if len(found) >= most:
+            return found[:most], None
+        (due,) = self._conn.execute(
+            f"SELECT min(due_at) FROM work WHERE {within} AND due_at > ?", [*where, now]
+        ).fetchone()
+        return found, due
+
+    def parked(self, stage: str, within: Interval) -> list[Key]:
+        """What of a stage failed for good, and lies within these keys."""
+        found: list[Key] = array(
+            self._conn,
+            "SELECT json_group_array(key) FROM work WHERE source = ? AND stage = ? AND key BETWEEN ? AND ?"
+            " AND due_at IS NULL",
+            [self._source, stage, within.lo, within.hi],
+        )
+        return found
+
+    def unpark(self, outcomes: Collection[Outcome], keys: Collection[Key]) -> tuple[list[tuple[str, Key]], int]:
+        """Make due again what failed for good, all or of these outcomes and keys; what it was, and how much is due.
+
+        Of what was no work by itself, a list page or a listed item, nothing can be made due.
+        """
+        parked = self._conn.execute(
+            "SELECT stage, key FROM work WHERE source = ? AND due_at IS NULL"
+            f"{f' AND outcome IN ({marks(len(outcomes))})' if outcomes else ''}",
+            [self._source, *outcomes],
+        ).fetchall()
+        chosen = [(stage, key) for stage, key in parked if not keys or key in keys]
+        due = [(self._source, stage, key) for stage, key in chosen if stage not in ("item", "list")]
+        self._conn.executemany(f"{_DUE_AGAIN} WHERE source = ? AND stage = ? AND key = ?", due)
+        return chosen, len(due)
+
+    def unpark_older(self, stage: str, keys: set[Key], before: int) -> int:
+        """Make due again what of these failed for good before some time; returns how much."""
+        if not (keys and before):
+            return 0
+        failed = array(
+            self._conn,
+            "SELECT json_group_array(work.key) FROM work JOIN failures USING (source, stage, key)"
+            " WHERE source = ? AND stage = ? AND work.key BETWEEN ? AND ? AND due_at IS NULL AND failed_at < ?",
+            [self._source, stage, min(keys), max(keys), before],
+        )
+        statement = f"{_DUE_AGAIN} WHERE source = ? AND stage = ? AND key IN "
+        return for_keys(self._conn, statement, sorted(keys.intersection(failed)), self._source, stage)
+
+    def forget(self, stage: str, keys: Sequence[Key]) -> int:
+        """Take finished work out, and its failures; returns how much work there was."""
+        where = "WHERE source = ? AND stage = ? AND key IN "
+        removed = for_keys(self._conn, f"DELETE FROM work {where}", keys, self._source, stage)
+        if self._conn.execute("SELECT 1 FROM failures LIMIT 1").fetchone():
+            for_keys(self._conn, f"DELETE FROM failures {where}", keys, self._source, stage)
+        return removed
+
+    def put_off(self, failure: Failure, now: int) -> int:
+        """Keep the evidence and put off or park the work; returns 1 when there was such work, not parked."""
+        self._keep_evidence(failure, now)
+        return self._conn.execute(
+            "UPDATE work SET attempts = ?, due_at = ?, outcome = ?, error = ?"
+            " WHERE source = ? AND stage = ? AND key = ? AND due_at IS NOT NULL",
+            [
+                failure.attempts,
+                failure.due_at,
+                failure.outcome,
+                failure.message,
+                self._source,
+                failure.stage,
+                failure.key,
+            ],
+        ).rowcount
+
+    def park(self, failure: Failure, now: int) -> int:
+        """Park what failed for good without having been work: a list page, a listed item; returns 1 when it is new."""
+        self._keep_evidence(failure, now)
+        return self._conn.execute(
+            "INSERT INTO work (source, stage, key, attempts, outcome, error) VALUES (?, ?, ?, ?, ?, ?)"
+            " ON CONFLICT DO NOTHING",
+            [self._source, failure.stage, failure.key, failure.attempts, failure.outcome, failure.message],
+        ).rowcount
+
+    def _keep_evidence(self, failure: Failure, now: int) -> None:
+        self._conn.execute(
+            "INSERT OR REPLACE INTO failures (source, stage, key, outcome, message, status, body, attempts, failed_at)"
+            " VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?)",
+            [
+                self._source,
+                failure.stage,
+                failure.key,
+                failure.outcome,
+                failure.message,
+                failure.status,
+                failure.body,
+                failure.attempts,
+                now,
+            ],
+        )
