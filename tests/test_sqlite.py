@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shutil
 import sqlite3
 import stat
 import tempfile
@@ -852,3 +853,18 @@ def test_a_file_that_cannot_be_written_is_told() -> None:
         with pytest.raises(StoreError, match="read-only: change its permissions"), opened(path):
             pass
         assert overview(path, TABLES).items == 1
+
+
+def test_a_mirror_whose_run_was_killed_in_its_first_moments_is_said_to_be_empty(tmp_path: Path) -> None:
+    born, killed = tmp_path / "born.db", tmp_path / "killed.db"
+    with closing(sqlite3.connect(born, isolation_level=None)) as conn:
+        conn.execute(f"PRAGMA application_id = {APPLICATION_ID}")
+        conn.execute("PRAGMA cache_spill = 1")
+        conn.execute("PRAGMA cache_size = 1")
+        conn.execute("BEGIN")
+        for number in range(200):
+            conn.execute(f"CREATE TABLE t{number} (a)")
+        shutil.copy(born, killed)
+        shutil.copy(f"{born}-journal", f"{killed}-journal")
+    with pytest.raises(StoreError, match="is still empty: run `fetcher fetch`"):
+        overview(killed, TABLES)

@@ -40,6 +40,13 @@ def connect_readonly(path: Path) -> sqlite3.Connection:
         try:
             if conn.execute("PRAGMA application_id").fetchone()[0] != APPLICATION_ID:
                 raise StoreError(f"{path} is no database of fetcher's")
+            conn.execute("SELECT 1 FROM sqlite_master LIMIT 1").fetchone()
+        except sqlite3.OperationalError as error:
+            conn.close()
+            if path.with_name(f"{path.name}-journal").exists():
+                # A run was killed in its first moments: whoever writes next undoes what it had begun.
+                raise StoreError(f"{path} is still empty: run `fetcher fetch`") from error
+            raise
         except BaseException:
             conn.close()
             raise

@@ -285,7 +285,12 @@ def reading(db: Path) -> Iterator[sqlite3.Connection]:
 
 def is_made(conn: sqlite3.Connection) -> bool:
     """Whether a killed run had come so far as to make all tables."""
-    return conn.execute("SELECT 1 FROM sqlite_master WHERE name = 'comments'").fetchone() is not None
+    try:
+        return conn.execute("SELECT 1 FROM sqlite_master WHERE name = 'comments'").fetchone() is not None
+    except sqlite3.OperationalError as error:
+        # Killed while the file became a write-ahead one: what it had begun then is undone by the next who may write.
+        must("readonly" in str(error), str(error))
+        return False
 
 
 def check_reported(conn: sqlite3.Connection, keys: Sequence[int], world: World) -> None:
