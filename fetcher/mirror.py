@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from typing import Any
+from urllib.parse import urlsplit
 
 import requests
 
@@ -159,6 +160,9 @@ def _run(
         if not prepare(store):
             return None
         store.begin_sweep(full=parts.plan.full)
+        host = urlsplit(parts.client.base_url).netloc
+        parts.governor.recall(store.learned(host))
+        store.learn(host, parts.governor.learned)
         engine = Engine(
             parts.listing,
             parts.stage,
@@ -301,15 +305,21 @@ class _Parts:
         )
         path = Path(db) if db is not None else settings.db_path
         workers = settings.max_parallel_requests
+        base_url = settings.api_base_url or _mirrored_from(path, name) or kind.base_url
+        # Listing has a slot of its own, except for who wants never two requests open.
+        parallel = 1 if workers == 1 else workers + kind.walks
         governor = Governor(
             stop,
-            # Listing has a slot of its own, except for who wants never two requests open.
-            parallel=1 if workers == 1 else workers + kind.walks,
+            parallel=parallel,
             ceiling=settings.max_requests_per_second,
             max_pause=settings.max_backoff_seconds,
+            least=parallel if settings.min_parallel_requests == workers else settings.min_parallel_requests,
+            lower=settings.latency_lower_threshold,
+            upper=settings.latency_upper_threshold,
+            refusals=settings.rate_limit_adjustment_threshold,
         )
         client = Client(
-            settings.api_base_url or _mirrored_from(path, name) or kind.base_url,
+            base_url,
             governor,
             stop,
             user_agent=settings.user_agent,

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
-from typing import Any, Literal, TypeVar
+from typing import Any, Literal, Self, TypeVar
 
 from dotenv import dotenv_values
-from pydantic import Field, SecretStr, ValidationError
+from pydantic import Field, SecretStr, ValidationError, model_validator
 from pydantic.fields import FieldInfo
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
@@ -48,12 +48,32 @@ class Settings(BaseSettings):
         ge=1,
         le=1000,
     )
+    min_parallel_requests: int = option(
+        1, None, "requests in flight that a slow or refusing host is still asked, at least", ge=1, le=1000
+    )
     request_delay: float = option(1.0, "--delay", "seconds between list pages", ge=0, allow_inf_nan=False)
     max_requests_per_second: float = option(
         10,
         "--max-rate",
         "requests begun a second, of all kinds, evenly spaced; 0 = no ceiling",
         ge=0,
+        allow_inf_nan=False,
+    )
+    rate_limit_adjustment_threshold: int = option(
+        3, None, "refusals within a minute (a pause counts as one) that lower the number in flight too", ge=1, le=1000
+    )
+    latency_lower_threshold: float | None = option(
+        None,
+        None,
+        "seconds: only while answers take less, more are asked for at once; unset, the usual latency decides",
+        gt=0,
+        allow_inf_nan=False,
+    )
+    latency_upper_threshold: float | None = option(
+        None,
+        None,
+        "seconds: when answers take more, fewer are asked for at once; unset, the usual latency decides",
+        gt=0,
         allow_inf_nan=False,
     )
     db_batch_size: int = option(200, "--batch-size", "items a transaction", ge=1, le=100_000)
@@ -88,6 +108,18 @@ class Settings(BaseSettings):
         "WARNING", None, "INFO and DEBUG show one line per retry and failure, as does -v"
     )
 
+    @model_validator(mode="after")
+    def _bounds_in_order(self) -> Self:
+        lower, upper = self.latency_lower_threshold, self.latency_upper_threshold
+        if self.min_parallel_requests > self.max_parallel_requests:
+            raise ValueError(
+                f"MIN_PARALLEL_REQUESTS ({self.min_parallel_requests}) is more than"
+                f" MAX_PARALLEL_REQUESTS ({self.max_parallel_requests})"
+            )
+        if lower is not None and upper is not None and lower > upper:
+            raise ValueError(f"LATENCY_LOWER_THRESHOLD ({lower:g}) is more than LATENCY_UPPER_THRESHOLD ({upper:g})")
+        return self
+
 
 def load(model: type[S], given: Mapping[str, Any], env_file: Path | None = ENV_FILE) -> S:
     """The settings of `model`: what is `given` first, then the environment, then the `.env` file, then the defaults.
@@ -121,7 +153,10 @@ def options_of(model: type[BaseSettings]) -> Iterator[tuple[str, FieldInfo, str]
 
 
 def _explained(model: type[BaseSettings], error: dict[str, Any]) -> str:
-    name = str(error["loc"][0]) if error["loc"] else "settings"
+    if not error["loc"]:
+        # What several settings make together says itself which.
+        return str(error["msg"]).removeprefix("Value error, ")
+    name = str(error["loc"][0])
     field = model.model_fields.get(name)
     options = [given for each, _, given in options_of(model) if each == name]
     label = name.upper() + (f" ({options[0]})" if options else "")

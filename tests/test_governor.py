@@ -13,7 +13,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from fetcher.errors import Stopped
-from fetcher.governor import FIRST_COOL_DOWN, Governor, Ticket, backoff
+from fetcher.governor import Governor, Ticket, backoff
+from fetcher.limits import FIRST_COOL_DOWN
 from fetcher.model import Outcome
 from fetcher.stop import Stop
 

@@ -13,11 +13,12 @@ from dataclasses import asdict, dataclass, replace
 from itertools import chain
 from operator import itemgetter
 from pathlib import Path
-from typing import cast
+from typing import Any, cast
 
 from sqlite_utils import Database
 
 from fetcher.errors import ConfigurationError, Stopped, StoreError
+from fetcher.learned import Learned
 from fetcher.model import (
     Batch,
     Committed,
@@ -46,6 +47,9 @@ from fetcher.stores.proofs import Proofs
 from fetcher.stores.schema import Statements, make_table, make_views, quoted
 from fetcher.stores.search import Search
 from fetcher.stores.worklist import Worklist
+
+MOST_HOSTS = 10
+"""What was learned of so many hosts is kept."""
 
 _MIRROR, _REFRESH = 0, -1
 _MANY = 200_000  # items whose index is not made in a moment
@@ -80,6 +84,8 @@ class SqliteStore:
         self._wal_told = 0
         self._lock: int | None = None
         self._run: int | None = None
+        self._learning: tuple[str, Callable[[], Learned]] | None = None
+        self._learned: Learned | None = None
         self._conn: sqlite3.Connection
         self._proofs: Proofs
         self._work: Worklist
@@ -219,6 +225,24 @@ class SqliteStore:
         """
         with explained(self.path):
             return self._work.claim(stage, most, order, bounds, skip, self._clock())
+
+    def learned(self, host: str) -> Learned | None:
+        """What was written down about a host, None when there is nothing, or nothing that makes sense."""
+        try:
+            found = self._all_learned().get(host)
+            return None if found is None else Learned.from_json(found)
+        except ValueError as error:
+            self._warn(f"{self.path}: what was learned about {host} is damaged ({error}); learning it anew")
+            return None
+
+    def _all_learned(self) -> dict[str, Any]:
+        """By host. Raises ValueError when it is no JSON object."""
+        with explained(self.path):
+            row = self._conn.execute("SELECT learned FROM sources WHERE name = ?", [self.source]).fetchone()
+        found = decode(row[0]) if row and row[0] else {}
+        if not isinstance(found, dict):
+            raise ValueError("no object")
+        return found
 
     # --- writing --------------------------------------------------------------------------------
 
@@ -361,6 +385,30 @@ class SqliteStore:
                 "INSERT INTO runs (source, pid, plan, started_at, updated_at) VALUES (?, ?, ?, ?, ?)",
                 [self.source, os.getpid(), json.dumps(asdict(plan)), now, now],
             ).lastrowid
+
+    def learn(self, host: str, ask: Callable[[], Learned]) -> None:
+        """From now on, write down with the run's row what `ask` says is known of a host, when that has changed."""
+        self._learning = host, ask
+
+    def _write_learned(self, *, ended: bool) -> None:
+        if self._learning is None:
+            return
+        host, ask = self._learning
+        known = ask()
+        if not ended and not known.differs(self._learned):
+            return
+        try:
+            hosts = self._all_learned()
+        except ValueError:
+            hosts = {}
+        hosts.pop(host, None)
+        # The last ones asked stay: an address with another port is another host.
+        kept = dict(list(hosts.items())[1 - MOST_HOSTS :])
+        self._conn.execute(
+            "UPDATE sources SET learned = ? WHERE name = ?",
+            [json.dumps({**kept, host: known.to_json()}), self.source],
+        )
+        self._learned = known
 
     def update_run(self, state: RunState) -> None:
         """Write down where the run stands."""
@@ -517,6 +565,7 @@ class SqliteStore:
             f"UPDATE runs SET {', '.join(f'{quoted(name)} = ?' for name in values)} WHERE id = ?",
             [*values.values(), self._run],
         )
+        self._write_learned(ended=state.ended is not None)
 
     def _begin(self) -> None:
         """Begin to write; while another program does, wait for it, but not when the run is to stop. Raises Stopped."""
