@@ -155,6 +155,7 @@ def _run(
         clock=parts.stop.time,
         warn=log.warning,
         stopped=parts.stop.is_set,
+        allow_network=parts.settings.allow_network_file_system,
     )
     try:
         if not prepare(store):

@@ -16,6 +16,9 @@ from fetcher.errors import ConfigurationError
 
 ENV_FILE = Path(".env")
 
+PLACEHOLDER_PAGE = "https://fetcher.example"
+"""The page that the default User-Agent names; nobody can be reached there."""
+
 S = TypeVar("S", bound=BaseSettings)
 
 
@@ -41,6 +44,11 @@ class Settings(BaseSettings):
         "where the API is; default: where the database was mirrored from, else the source's own address",
     )
     db_path: Path = option(Path("pr0gramm.db"), None, "the database, where no DB argument is given")
+    allow_network_file_system: bool = option(
+        False,
+        "--allow-network-file-system",
+        "open a database on a network file system too, where SQLite's locks do not work and it may be damaged",
+    )
     max_parallel_requests: int = option(
         10,
         "--workers",
@@ -102,7 +110,7 @@ class Settings(BaseSettings):
     )
     full_update: bool = option(False, "--full", "list and fetch everything anew, or go on with the sweep still open")
     user_agent: str = option(
-        f"fetcher/{__version__} (+https://fetcher.example)", None, "who asks; add a way to reach you", min_length=1
+        f"fetcher/{__version__} (+{PLACEHOLDER_PAGE})", None, "who asks; add a way to reach you", min_length=1
     )
     log_level: Literal["DEBUG", "INFO", "WARNING", "ERROR"] = option(
         "WARNING", None, "INFO and DEBUG show one line per retry and failure, as does -v"
@@ -127,13 +135,30 @@ def load(model: type[S], given: Mapping[str, Any], env_file: Path | None = ENV_F
     Raises ConfigurationError naming the setting, its option and what is wrong, never the value of a secret.
     """
     try:
-        return model(
-            _env_file=env_file, _env_file_encoding="utf-8", **{k: v for k, v in given.items() if v is not None}
-        )
+        return _made(model, given, env_file)
     except ValidationError as error:
         raise ConfigurationError("; ".join(_explained(model, dict(each)) for each in error.errors())) from None
     except UnicodeDecodeError:
         raise ConfigurationError(f"{env_file} is not UTF-8 text") from None
+
+
+def load_valid(model: type[S], given: Mapping[str, Any], env_file: Path | None = ENV_FILE) -> tuple[S, list[str]]:
+    """The settings of `model` with the defaults in place of all that is wrong, and what is wrong in a sentence each.
+
+    Raises UnicodeDecodeError and OSError where the `.env` file cannot be read.
+    """
+    try:
+        return _made(model, given, env_file), []
+    except ValidationError as error:
+        errors = error.errors()
+    wrong = {str(each["loc"][0]) for each in errors if each["loc"]}
+    defaults = {name: field.default for name, field in model.model_fields.items() if name in wrong}
+    return _made(model, given, env_file, **defaults), [_explained(model, dict(each)) for each in errors]
+
+
+def _made(model: type[S], given: Mapping[str, Any], env_file: Path | None, **instead: Any) -> S:
+    values = {name: value for name, value in given.items() if value is not None} | instead
+    return model(_env_file=env_file, _env_file_encoding="utf-8", **values)
 
 
 def unknown_keys(models: Iterable[type[BaseSettings]], env_file: Path = ENV_FILE) -> list[str]:

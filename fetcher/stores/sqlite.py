@@ -41,6 +41,7 @@ from fetcher.model import (
 from fetcher.stores import file
 from fetcher.stores.bulk import array, array_for_keys, decode, for_keys, insert
 from fetcher.stores.file import REFUSED, connect, connect_readonly, explained, is_made, is_new, lock
+from fetcher.stores.filesystem import refuse_network
 from fetcher.stores.indexes import LARGE, Indexes
 from fetcher.stores.migrations import migrations
 from fetcher.stores.proofs import Proofs
@@ -104,12 +105,15 @@ class SqliteStore:
         clock: Callable[[], float] = time.time,
         warn: Callable[[str], None] = lambda _: None,
         stopped: Callable[[], bool] = lambda: False,
+        allow_network: bool = False,
     ) -> SqliteStore:
         """Open the mirror of `source` for writing; make it, and what newer releases need, where that is missing.
 
-        Raises StoreError when another run has it, or it is no database of ours, cannot be written, …;
-        ConfigurationError when it mirrors another source; and Interrupted when it was stopped by then.
+        Raises StoreError when another run has it, or it is no database of ours, cannot be written, …; when it is on a
+        network file system, unless `allow_network`; ConfigurationError when it mirrors another source; and Interrupted
+        when it was stopped by then.
         """
+        refuse_network(path, allowed=allow_network, warn=warn)
         store = cls(path, source, tables, clock)
         store._stopped = stopped
         store._warn = warn
