@@ -5,7 +5,7 @@ from __future__ import annotations
 import copy
 import re
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, Self
 from urllib.parse import urlencode, urlsplit
 
@@ -40,7 +40,7 @@ Judge = Callable[[int, Any], Outcome | None]
 
 @dataclass(frozen=True, slots=True)
 class Answer:
-    """A good answer: its decoded JSON and the body as it came.
+    """A good answer: its decoded JSON, the body as it came, and the headers.
 
     `parsed` is what the caller's `parse` made of the body; `data` is None then.
     """
@@ -49,6 +49,7 @@ class Answer:
     status: int
     body: bytes
     parsed: Any = None
+    headers: Mapping[str, str] = field(default_factory=dict)
 
 
 class Client:
@@ -239,7 +240,7 @@ def judge(
         if parse is not None and 200 <= status < 300:
             parsed = parse(body)
             if parsed is not None:
-                return Answer(None, status, body, parsed)
+                return Answer(None, status, body, parsed, response.headers)
         try:
             data = decode(body)
         except ValueError as error:
@@ -247,12 +248,12 @@ def judge(
     if flaw is None and of_source is not None:
         outcome = of_source(status, data)
         if outcome is Outcome.OK:
-            return Answer(data, status, body)
+            return Answer(data, status, body, headers=response.headers)
         if outcome is not None:
             return failed(outcome, f"answered {status}: {_error_named(data)}")
     if 200 <= status < 300:
         if flaw is None:
-            return Answer(data, status, body)
+            return Answer(data, status, body, headers=response.headers)
         return failed(Outcome.MALFORMED, f"answered {status} with {flaw}")
     named = f": {_error_named(data)}" if flaw is None else ""
     return failed(_outcome_of_status(status, is_json=flaw is None), f"answered {status}{named}")

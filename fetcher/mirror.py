@@ -207,6 +207,19 @@ def preview(
     return _estimate(start, parts, limit)
 
 
+def remaining(source: Source, client: Client, path: Path, universe: Interval) -> Start:
+    """What a mirror of all of `universe` at `path` has still to list and to fetch; asks the API nothing.
+
+    Raises StoreError.
+    """
+    store = SqliteStore.peek(path, source.name, source.tables)
+    try:
+        return survey(_Listing(source, client), store, Plan(), universe)[1]
+    finally:
+        if store is not None:
+            store.close()
+
+
 def _estimate(start: Start, parts: _Parts, limit: int | None) -> Preview:
     settings = parts.settings
     details = start.estimate if limit is None else min(limit, start.estimate)
@@ -306,7 +319,6 @@ class _Parts:
         )
         path = Path(db) if db is not None else settings.db_path
         workers = settings.max_parallel_requests
-        base_url = settings.api_base_url or _mirrored_from(path, name) or kind.base_url
         # Listing has a slot of its own, except for who wants never two requests open.
         parallel = 1 if workers == 1 else workers + kind.walks
         governor = Governor(
@@ -320,7 +332,7 @@ class _Parts:
             refusals=settings.rate_limit_adjustment_threshold,
         )
         client = Client(
-            base_url,
+            base_url_for(settings, path, kind),
             governor,
             stop,
             user_agent=settings.user_agent,
@@ -353,6 +365,11 @@ def _kept_free(path: Path, most: int) -> int:
         return min(most, int(shutil.disk_usage(path.absolute().parent).total * SMALL_PART))
     except OSError:
         return most  # The store is about to say what is wrong with the folder.
+
+
+def base_url_for(settings: Settings, path: Path, kind: type[Source]) -> str:
+    """The address that a mirror at `path` is to be made from."""
+    return settings.api_base_url or _mirrored_from(path, kind.name) or kind.base_url
 
 
 def _mirrored_from(path: Path, source: str) -> str | None:

@@ -10,7 +10,7 @@ from typing import Any, ClassVar, Protocol, runtime_checkable
 
 from pydantic import SecretStr
 
-from fetcher.client import Client
+from fetcher.client import Answer, Client
 from fetcher.errors import ConfigurationError
 from fetcher.model import Detail, Gone, Interval, Outcome, Page, Scope, Table, View, Walk
 from fetcher.settings import SourceOptions
@@ -76,6 +76,24 @@ class Source(Protocol):
 
     def detail(self, client: Client, key: Any) -> Detail | Gone:
         """The rows that one item's own request gives. Raises RequestFailed."""
+        ...
+
+
+@runtime_checkable
+class Examinable(Protocol):
+    """What `fetcher doctor` asks of a source besides; a source may do without it."""
+
+    @property
+    def needs_login(self) -> bool:
+        """Whether what the options ask for is shown to a login only."""
+        ...
+
+    def logged_in(self, client: Client) -> bool:
+        """Whether the API takes the login that is sent with each request; asks once. Raises RequestFailed."""
+        ...
+
+    def time_of(self, answer: Answer) -> float | None:
+        """The API's own time when it gave this answer (Unix seconds), None where it tells none."""
         ...
 
 

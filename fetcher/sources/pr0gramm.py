@@ -144,6 +144,11 @@ class Pr0gramm:
         """Without a login there are only sfw items."""
         return (1,)
 
+    @property
+    def needs_login(self) -> bool:
+        """Whether anything is asked for that only a login shows."""
+        return not set(self.scopes).issubset(self.open_scopes)
+
     def judge(self, status: int, data: Any) -> Outcome | None:
         """The API's own errors: `limitReached` in good and bad answers alike, all others in good ones.
 
@@ -247,6 +252,18 @@ class Pr0gramm:
         except RequestFailed as error:
             raise _with_body(error, answer) from None
         return Detail(rows, tuple(notes))
+
+    def logged_in(self, client: Client) -> bool:
+        """Whether the API calls us logged in."""
+        answer = client.get("/user/loggedin", {})
+        if not isinstance(answer.data, dict) or type(answer.data.get("loggedIn")) is not bool:
+            raise _with_body(malformed("no word about being logged in"), answer)
+        return bool(answer.data["loggedIn"])
+
+    def time_of(self, answer: Answer) -> float | None:
+        """The field `ts` of every answer."""
+        ts = answer.data.get("ts") if isinstance(answer.data, dict) else None
+        return ts if type(ts) is int else None
 
     def _item_rows(self, answer: Answer, notes: list[str]) -> tuple[list[Row], list[Failure]]:
         """The rows of a listing, one for each id, and a failure for each listed item that cannot be used."""

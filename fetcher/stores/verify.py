@@ -76,6 +76,11 @@ def verify(path: Path, tables: Sequence[Table], *, on_step: Callable[[str], None
         conn.close()
 
 
+def uncovered(conn: sqlite3.Connection, tables: Sequence[Table]) -> list[Uncovered]:
+    """The stretches of an open database that no listing has proven; reads few of its rows."""
+    return _Check(conn, tables).uncovered()
+
+
 class _Check:
     """The questions asked of one database, within one read transaction."""
 
@@ -89,7 +94,7 @@ class _Check:
 
     def verdict(self, on_step: Callable[[str], None]) -> Verdict:
         on_step("coverage")
-        uncovered = self._uncovered()
+        uncovered = self.uncovered()
         (as_of,) = self._conn.execute("SELECT min(walked_at) FROM coverage").fetchone()
         on_step("items")
         (items,) = self._conn.execute(f"SELECT count(*) FROM {self._table}").fetchone()
@@ -124,7 +129,7 @@ class _Check:
             wrong=tuple(wrong),
         )
 
-    def _uncovered(self) -> list[Uncovered]:
+    def uncovered(self) -> list[Uncovered]:
         """What no sweep has proven between the lowest and the highest item ever listed.
 
         Where a scope's coverage reaches the highest item of its own, nothing above that is missing: a listing of one
