@@ -17,30 +17,12 @@ from tqdm import tqdm
 
 from fetcher.model import Progress, Start, Summary
 from fetcher.settings import Settings
+from fetcher.words import counted as counted
+from fetcher.words import duration as duration
+from fetcher.words import size as size
 
 LINE_SECONDS = 60.0
 """Between two progress lines where no terminal shows a bar."""
-
-
-def duration(seconds: float) -> str:
-    """A duration as people say it, in its two largest units."""
-    seconds = round(seconds)
-    if seconds < 60:
-        return f"{seconds} s"
-    for unit, name, smaller, small_name in ((86_400, "d", 3_600, "h"), (3_600, "h", 60, "min"), (60, "min", 1, "s")):
-        if seconds >= unit:
-            rest = seconds % unit // smaller
-            return f"{seconds // unit} {name}" + (f" {rest} {small_name}" if rest else "")
-    raise AssertionError(seconds)
-
-
-def size(count: float) -> str:
-    """A number of bytes as people say it."""
-    for unit in ("bytes", "kB", "MB", "GB"):
-        if count < 1000:
-            return f"{count:.0f} {unit}" if unit == "bytes" else f"{count:.1f} {unit}"
-        count /= 1000
-    return f"{count:.1f} TB"
 
 
 def plain(text: str, keep: str = "") -> str:
@@ -176,11 +158,6 @@ def state_words(progress: Progress) -> str:
     elif progress.reason:
         words.append(f"waiting ({progress.reason})")
     return ", ".join(words)
-
-
-def counted(number: int, thing: str) -> str:
-    """A number of things, as people write it."""
-    return f"{number:,} {thing}{'' if number == 1 else 's'}"
 
 
 def summary_lines(summary: Summary, db: Path, start_from: int | None = None) -> list[str]:

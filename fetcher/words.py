@@ -1,0 +1,42 @@
+"""Sizes, times and paths as people say them."""
+
+from __future__ import annotations
+
+from datetime import datetime
+from pathlib import Path
+
+
+def duration(seconds: float) -> str:
+    """A duration as people say it, in its two largest units."""
+    seconds = round(seconds)
+    if seconds < 60:
+        return f"{seconds} s"
+    for unit, name, smaller, small_name in ((86_400, "d", 3_600, "h"), (3_600, "h", 60, "min"), (60, "min", 1, "s")):
+        if seconds >= unit:
+            rest = seconds % unit // smaller
+            return f"{seconds // unit} {name}" + (f" {rest} {small_name}" if rest else "")
+    raise AssertionError(seconds)
+
+
+def size(count: float) -> str:
+    """A number of bytes as people say it."""
+    for unit in ("bytes", "kB", "MB", "GB"):
+        if count < 1000:
+            return f"{count:.0f} {unit}" if unit == "bytes" else f"{count:.1f} {unit}"
+        count /= 1000
+    return f"{count:.1f} TB"
+
+
+def counted(number: int, thing: str) -> str:
+    """A number of things, as people write it."""
+    return f"{number:,} {thing}{'' if number == 1 else 's'}"
+
+
+def when(at: float) -> str:
+    """A Unix time to the minute, in this machine's time zone."""
+    return datetime.fromtimestamp(at).strftime("%Y-%m-%d %H:%M")
+
+
+def shown(path: Path) -> str:
+    """A path as text, whatever its bytes are."""
+    return str(path).encode(errors="surrogateescape").decode(errors="replace")
