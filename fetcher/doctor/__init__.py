@@ -1,0 +1,203 @@
+"""What keeps a mirror from working, and what to do about it: settings, API, login, clock, disk and database.
+
+`diagnose` looks at all of it and writes nothing; a run may be going on. Each part is a module of its own.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator
+from pathlib import Path
+from typing import Any
+
+import requests
+from pydantic import SecretStr
+from pydantic_settings import BaseSettings
+
+from fetcher.doctor import database, place
+from fetcher.doctor.finding import Finding, Level, bad, exit_code, note, ok
+from fetcher.doctor.remote import Remote, Witness, examine_login
+from fetcher.doctor.settings import examine_file, examine_user_agent, examine_values
+from fetcher.errors import ConfigurationError, Stopped, StoreError
+from fetcher.governor import Governor
+from fetcher.mirror import BYTES_AN_ITEM, base_url_for, remaining
+from fetcher.settings import ENV_FILE, Settings
+from fetcher.sources import Source, find, registry
+from fetcher.stop import Stop
+from fetcher.stores.file import is_new, source_of
+from fetcher.stores.health import Health, examine, is_begun
+
+__all__ = ["Finding", "Level", "diagnose", "exit_code"]
+
+_LEAST_SECRET = 6
+"""A shorter text than this is no secret, and stands in too many words to be taken out of them."""
+
+
+def diagnose(
+    db: str | Path | None = None,
+    *,
+    source: str = "pr0gramm",
+    offline: bool = False,
+    session: requests.Session | None = None,
+    stop: Stop | None = None,
+    on_finding: Callable[[Finding], None] = lambda _: None,
+    **settings: Any,
+) -> list[Finding]:
+    """Look at all that a mirror at `db` needs, as `fetch` with these arguments would find it; writes nothing.
+
+    `source` is where a database that does not exist yet is to be mirrored from. The API is asked twice at most, with
+    `offline` never. `on_finding` hears of each finding as it is made. Raises nothing but Stopped.
+    """
+    visit = _Visit(Path(db) if db is not None else None, source, settings, session, stop or Stop())
+    found = []
+    for each in visit.findings(offline=offline):
+        clean = Finding(each.what, each.level, visit.without_secrets(each.message), visit.without_secrets(each.remedy))
+        on_finding(clean)
+        found.append(clean)
+    return found
+
+
+class _Visit:
+    """One examination, as far as it has come."""
+
+    def __init__(
+        self, db: Path | None, source: str, given: dict[str, Any], session: requests.Session | None, stop: Stop
+    ) -> None:
+        self._db = db
+        self._source_name = source
+        self._given = given
+        self._session = session
+        self._stop = stop
+        self._path = db or Path()
+        self._settings = Settings.model_construct()
+        self._options: BaseSettings | None = None
+        self._kind: type[Source] | None = None
+        self._remote: Remote | None = None
+        self._health: Health | None = None
+        self._misset = False
+
+    def findings(self, *, offline: bool) -> Iterator[Finding]:
+        for each in self._safely("settings", self._examine_settings):
+            self._misset = self._misset or each.level == "bad"
+            yield each
+        if not self._misset:
+            yield from self._safely("network", lambda: self._examine_remote(offline=offline))
+        elif not offline:
+            yield note("network", "the API was not asked, for the settings are wrong", "correct them first")
+        yield from self._safely(
+            "file system",
+            lambda: place.examine_file_system(self._path, allowed=self._settings.allow_network_file_system),
+        )
+        yield from self._safely("database", self._examine_database)
+        yield from self._safely("disk", self._examine_disk)
+
+    def without_secrets(self, text: Any) -> Any:
+        """A text without any of our secrets, which an answer may have repeated."""
+        values = [] if self._options is None else list(dict(self._options).values())
+        for value in values:
+            secret = value.get_secret_value() if isinstance(value, SecretStr) else ""
+            if text and len(secret) >= _LEAST_SECRET:
+                text = text.replace(secret, "…")
+        return text
+
+    def _safely(self, what: str, check: Callable[[], Iterable[Finding]]) -> Iterator[Finding]:
+        """The findings of one check, whatever becomes of it."""
+        try:
+            yield from check()
+        except Stopped:
+            raise
+        except ConfigurationError as error:
+            yield bad("settings", str(error), "correct it")
+        except StoreError as error:
+            yield database.unusable(self._path, error)
+        except Exception as error:  # noqa: BLE001 - what is examined may be broken in any way, and so may a source
+            yield bad(
+                what,
+                f"this could not be examined: {type(error).__name__}: {' '.join(str(error).split())}",
+                "see what else is said here; if that does not explain it, it is an error of ours",
+            )
+
+    def _examine_settings(self) -> Iterator[Finding]:
+        models: list[type[BaseSettings]] = [Settings, *(kind.Options for kind in registry().values())]
+        yield from examine_file(ENV_FILE, models)
+        (loaded,), wrong = examine_values([Settings], self._given, ENV_FILE)
+        assert isinstance(loaded, Settings)
+        self._settings = loaded
+        self._path = self._db or loaded.db_path
+        yield from wrong
+        kind = self._kind = find(self._mirrored() or self._source_name)
+        (self._options,), wrong_options = examine_values([kind.Options], self._given, ENV_FILE)
+        yield from wrong_options
+        unknown = set(self._given) - set(Settings.model_fields) - set(kind.Options.model_fields)
+        if unknown:
+            yield bad("settings", f"no setting of {kind.name} is called {', '.join(sorted(unknown))}", "leave it out")
+        yield from examine_user_agent(loaded)
+        source = kind(self._options)
+        base_url = base_url_for(loaded, self._path, kind)
+        governor = Governor(
+            self._stop, parallel=1, ceiling=loaded.max_requests_per_second, max_pause=loaded.max_backoff_seconds
+        )
+        client = Witness(
+            base_url,
+            governor,
+            self._stop,
+            user_agent=loaded.user_agent,
+            timeout=loaded.request_timeout,
+            cookies=source.cookies,
+            judge=source.judge,
+            session=self._session,
+        )
+        self._remote = Remote(source, client, loaded.request_timeout)
+        if not (wrong or wrong_options or unknown):
+            yield ok("settings", f"all are valid; {kind.name} is asked at {base_url}")
+
+    def _mirrored(self) -> str | None:
+        """The source that the database mirrors, None when it does not tell."""
+        try:
+            return source_of(self._path)
+        except StoreError:
+            return None
+
+    def _examine_remote(self, *, offline: bool) -> Iterator[Finding]:
+        assert self._remote is not None
+        if offline:
+            yield from examine_login(self._remote.source, tried=False)
+            return
+        try:
+            yield from self._remote.examine()
+        finally:
+            self._remote.client.close()
+
+    def _examine_database(self) -> Iterator[Finding]:
+        path = self._path
+        if is_new(path):
+            yield database.missing(path)
+            return
+        if not is_begun(path):
+            yield database.unmade(path)
+            return
+        if self._kind is None:
+            return  # Its source is not installed, which has been said.
+        self._health = examine(path, self._kind.tables)
+        yield from database.examine_database(path, self._health)
+        if self._health.overview is not None:
+            yield database.examine_learned(self._health.learned)
+
+    def _examine_disk(self) -> Iterator[Finding]:
+        yield from place.examine_permissions(self._path)
+        needed = self._needed()
+        universe = self._remote.universe if self._remote is not None else None
+        yield from place.examine_room(self._path, needed, of_all=universe is not None)
+        yield from place.examine_temporary()
+
+    def _needed(self) -> int | None:
+        """Bytes that what is to be fetched will take, None when nobody knows."""
+        overview = self._health.overview if self._health is not None else None
+        if self._remote is not None and self._remote.universe is not None:
+            try:
+                return (
+                    remaining(self._remote.source, self._remote.client, self._path, self._remote.universe).estimate
+                    * BYTES_AN_ITEM
+                )
+            except (StoreError, ConfigurationError):
+                return None
+        return overview.work * BYTES_AN_ITEM if overview is not None else None

@@ -1,0 +1,172 @@
+"""How a database is, as far as it can be told within seconds and without writing; `verify` reads all of it."""
+
+from __future__ import annotations
+
+import sqlite3
+import threading
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from sqlite_utils import Database
+
+from fetcher.errors import StoreError
+from fetcher.model import Table
+from fetcher.stores.file import connect_readonly, explained, is_made
+from fetcher.stores.migrations import migrations
+from fetcher.stores.overview import Overview, overview
+from fetcher.stores.schema import make_table, quoted
+from fetcher.stores.verify import Uncovered, uncovered
+
+CHECK_SECONDS = 20.0
+"""After so long SQLite's own check of the file is broken off: on a slow disk it may take an hour."""
+
+
+@dataclass(frozen=True, slots=True)
+class Health:
+    """What `examine` found.
+
+    `behind` are steps of the schema that the database has not been through, `ahead` those that this program does not
+    know. `lacking` are tables and columns that are to be there, `unindexed` the statements that make its missing
+    indexes; `search` names its tables for full-text search. `overview` is None where another schema forbids it.
+    `wrong` is what SQLite's check complains of, `checked` whether it came to its end. `learned` is JSON text.
+    """
+
+    overview: Overview | None
+    behind: tuple[str, ...]
+    ahead: tuple[str, ...]
+    lacking: tuple[str, ...]
+    unindexed: tuple[str, ...]
+    search: tuple[str, ...]
+    uncovered: tuple[Uncovered, ...]
+    learned: str | None
+    wrong: tuple[str, ...]
+    checked: bool
+    wal_bytes: int
+
+
+def is_begun(path: Path) -> bool:
+    """Whether a database of ours says what it mirrors: a run that was killed at its start left one that does not.
+
+    Raises StoreError.
+    """
+    conn = connect_readonly(path)
+    try:
+        with explained(path):
+            return is_made(conn) and conn.execute("SELECT 1 FROM sources").fetchone() is not None
+    finally:
+        conn.close()
+
+
+def examine(path: Path, tables: Sequence[Table], *, seconds: float = CHECK_SECONDS) -> Health:
+    """Look at a database of ours, also while a run writes it; the check of the file ends after `seconds`.
+
+    Raises StoreError.
+    """
+    conn = connect_readonly(path)
+    try:
+        with explained(path):
+            schema = _Schema(conn)
+            behind, ahead = schema.steps()
+            lacking, unindexed = schema.missing(tables)
+            known = None if behind or ahead or lacking else overview(path, tables)
+            holes = tuple(uncovered(conn, tables)) if known else ()
+            (learned,) = conn.execute("SELECT learned FROM sources").fetchone() if known else (None,)
+            wal = path.with_name(f"{path.name}-wal")
+            wal_bytes = wal.stat().st_size if wal.exists() else 0
+            wrong, checked = _check(conn, seconds)
+    except OSError as error:
+        raise StoreError(f"{path} cannot be read: {error.strerror or error}") from None
+    finally:
+        conn.close()
+    return Health(
+        overview=known,
+        behind=behind,
+        ahead=ahead,
+        lacking=lacking,
+        unindexed=unindexed,
+        search=schema.search(),
+        uncovered=holes,
+        learned=learned,
+        wrong=wrong,
+        checked=checked,
+        wal_bytes=wal_bytes,
+    )
+
+
+class _Schema:
+    """What a database is made of."""
+
+    def __init__(self, conn: sqlite3.Connection) -> None:
+        self._there = dict(_objects(conn))
+        self._columns = set(_columns(conn))
+        self._steps = (
+            [name for (name,) in conn.execute("SELECT name FROM _sqlite_migrations WHERE migration_set = 'fetcher'")]
+            if "_sqlite_migrations" in self._there
+            else []
+        )
+
+    def steps(self) -> tuple[tuple[str, ...], tuple[str, ...]]:
+        """The steps that it has not been through, and those it has been through that this program does not know."""
+        known = [step.name for step in migrations._migrations]
+        behind = tuple(name for name in known if name not in self._steps)
+        return behind, tuple(name for name in self._steps if name not in known)
+
+    def missing(self, tables: Sequence[Table]) -> tuple[tuple[str, ...], tuple[str, ...]]:
+        """Tables and columns, and the statements of indexes, that a new database would have and this one has not."""
+        new = sqlite3.connect(":memory:", isolation_level=None)
+        try:
+            migrations.apply(Database(new))
+            item = next(table for table in tables if table.parent is None)
+            for table in tables:
+                make_table(new, table, item)
+            lacking = [f"{table}.{column}" for table, column in _columns(new) if (table, column) not in self._columns]
+            unindexed = [
+                sql for name, sql in _objects(new) if sql.startswith("CREATE INDEX") and name not in self._there
+            ]
+        finally:
+            new.close()
+        return tuple(lacking), tuple(unindexed)
+
+    def search(self) -> tuple[str, ...]:
+        """Its tables for full-text search."""
+        made = {name: " ".join(sql.upper().split()) for name, sql in self._there.items()}
+        return tuple(
+            name for name, sql in made.items() if sql.startswith("CREATE VIRTUAL TABLE") and "USING FTS" in sql
+        )
+
+
+def _objects(conn: sqlite3.Connection) -> Iterator[tuple[str, str]]:
+    """What there is by name, with the statement that made it."""
+    yield from conn.execute("SELECT name, coalesce(sql, '') FROM sqlite_master ORDER BY name")
+
+
+def _columns(conn: sqlite3.Connection) -> Iterator[tuple[str, str]]:
+    for (table,) in conn.execute(
+        "SELECT name FROM sqlite_master WHERE type = 'table' AND sql NOT LIKE 'CREATE VIRTUAL%' ORDER BY name"
+    ).fetchall():
+        for (column,) in conn.execute(f"SELECT name FROM pragma_table_info({quoted(table)})"):
+            yield table, column
+
+
+def _check(conn: sqlite3.Connection, seconds: float) -> tuple[tuple[str, ...], bool]:
+    """What SQLite's quick check complains of, and whether it came to its end within `seconds`."""
+    late = threading.Event()
+
+    def break_off() -> None:
+        late.set()
+        conn.interrupt()
+
+    timer = threading.Timer(seconds, break_off)
+    timer.daemon = True
+    timer.start()
+    try:
+        found = [str(line) for (line,) in conn.execute("PRAGMA quick_check(20)") if line != "ok"]
+    except sqlite3.OperationalError:
+        if not late.is_set():
+            raise
+        return (), False
+    finally:
+        timer.cancel()
+        timer.join()
+    return tuple(found), not late.is_set()
