@@ -58,7 +58,7 @@ def doctor(db: Path | None, source: str, offline: bool, as_json: bool, **given: 
 
 
 def _show(each: Finding) -> None:
-    mark = click.style(f"{each.level:<4}", fg=_COLOURS[each.level], bold=each.level == "bad")
+    mark = click.style(f"{each.level:<4}", fg=_COLOURS[each.level], bold=each.level == "bad" or None)
     click.echo(f"{mark}  {each.what:<11}  {plain(each.message)}")
     if each.remedy:
         click.echo(f"{'':<19}→ {plain(each.remedy)}")

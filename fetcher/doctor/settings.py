@@ -9,7 +9,7 @@ from io import StringIO
 from pathlib import Path
 from typing import Any
 
-from dotenv.parser import parse_stream
+from dotenv.parser import Binding, parse_stream
 from pydantic import SecretStr
 from pydantic_settings import BaseSettings
 
@@ -51,7 +51,7 @@ def examine_file(env_file: Path, models: Sequence[type[BaseSettings]]) -> Iterat
         elif each.error or each.key is not None:
             yield note(
                 WHAT,
-                f"line {each.original.line} of {env_file} is ignored: it is no NAME=VALUE",
+                f"line {_line_of(each)} of {env_file} is ignored: it is no NAME=VALUE",
                 'write NAME=VALUE, with "…" around values that hold spaces, or put a # before it',
             )
     if has_secrets and mode & 0o077:
@@ -86,6 +86,12 @@ def examine_user_agent(settings: Settings) -> Iterator[Finding]:
             f"USER_AGENT is still the placeholder ({settings.user_agent})",
             'name a way to reach you, such as USER_AGENT="my-mirror/1 (+mailto:me@mail.example)"',
         )
+
+
+def _line_of(binding: Binding) -> int:
+    """The line that a binding is on; its text begins with the empty lines before it."""
+    text = binding.original.string
+    return binding.original.line + text[: len(text) - len(text.lstrip())].count("\n")
 
 
 def secrets_of(model: type[BaseSettings]) -> list[str]:

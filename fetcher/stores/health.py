@@ -72,7 +72,7 @@ def examine(path: Path, tables: Sequence[Table], *, seconds: float = CHECK_SECON
             known = None if behind or ahead or lacking else overview(path, tables)
             holes = tuple(uncovered(conn, tables)) if known else ()
             (learned,) = conn.execute("SELECT learned FROM sources").fetchone() if known else (None,)
-            wal = path.with_name(f"{path.name}-wal")
+            wal = Path(f"{path.resolve()}-wal")
             wal_bytes = wal.stat().st_size if wal.exists() else 0
             wrong, checked = _check(conn, seconds)
     except OSError as error:
@@ -161,7 +161,7 @@ def _check(conn: sqlite3.Connection, seconds: float) -> tuple[tuple[str, ...], b
     timer.daemon = True
     timer.start()
     try:
-        found = [str(line) for (line,) in conn.execute("PRAGMA quick_check(20)") if line != "ok"]
+        found = [" ".join(str(line).split()) for (line,) in conn.execute("PRAGMA quick_check(20)") if line != "ok"]
     except sqlite3.OperationalError:
         if not late.is_set():
             raise
