@@ -120,7 +120,7 @@ def test_offline_nobody_is_asked(complete: Path, healthy: Simulator) -> None:
 
 
 def test_it_works_while_a_run_goes_on(db: Path, simulate: Simulate) -> None:
-    simulator = simulate(World(seed=1, items=300), latency=0.05)
+    simulator = simulate(World(seed=1, items=150), latency=0.05)
     with running(simulator, db, "--batch-size", "5") as process:
         eventually(lambda: db.exists() and db.with_name("mirror.db-wal").exists())
         eventually(lambda: bool(_stored(db)))
@@ -167,6 +167,7 @@ def test_what_is_wrong_with_the_settings_is_said(
     said(found, level, "settings", *words)
     assert exit_code(found) == (2 if level == "bad" else 0)
     assert "the-value-of-a-cookie" not in repr(found)
+    assert any("all are valid" in each.message for each in found) is (level != "bad")
     assert any("is whole" in each.message for each in found), "the rest is looked at all the same"
 
 
@@ -507,9 +508,10 @@ def test_room_is_held_against_what_is_still_to_be_fetched(
     new = db.with_name("new.db")
     newest = WORLD.ids()[-1]
     assert newest * 2600 / 1000 < 1000
-    said(look(new, healthy), "ok", "disk", f"takes about {newest * 2.6:.1f} kB")
+    said(look(new, healthy), "ok", "disk", f"what is to be fetched takes about {newest * 2.6:.1f} kB")
     said(look(new), "ok", "disk", "not known yet")
-    said(look(complete, healthy), "ok", "disk", "nothing is left to fetch")
+    assert said(look(complete, healthy), "ok", "disk").message.endswith("nothing is left to fetch")
+    said(look(complete), "ok", "disk", "nothing is left to fetch of what was listed")
     monkeypatch.setattr(place.shutil, "disk_usage", lambda _: Usage(0, 0, place.LEAST_FREE + 1000))
     found = look(new, healthy)
     said(found, "bad", "disk", "100.0 MB free", "make room")
@@ -595,6 +597,15 @@ def test_a_damaged_file_is_said(complete: Path) -> None:
     assert exit_code(found) == 6
 
 
+@pytest.mark.parametrize(("lines", "more"), [(("a page",), ""), (("a page", "b", "c"), " (and 2 things more)")])
+def test_what_the_check_complains_of_is_said_once(
+    lines: tuple[str, ...], more: str, complete: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(health, "_check", lambda *_: (lines, True))
+    found = said(look(complete), "bad", "database", "damaged")
+    assert found.message == f"{complete} is damaged: a page{more}"
+
+
 def test_a_check_that_takes_too_long_is_broken_off(complete: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     assert health.examine(complete, Pr0gramm.tables, seconds=0).checked is False
     assert health.examine(complete, Pr0gramm.tables).checked is True
@@ -674,11 +685,25 @@ def test_failures_holes_and_work_that_is_left_are_noted(complete: Path) -> None:
     said(
         found, "note", "database", "2 failed for good (1 denied, 1 malformed)", "`fetcher failures`", "`fetcher retry`"
     )
-    said(found, "note", "database", f"1 range not listed: scope 1: 21 to {WORLD.ids()[-1]:,}")
+    holes = said(found, "note", "database", f"1 range not listed: scope 1: 21 to {WORLD.ids()[-1]:,}")
+    assert "…" not in holes.message
     said(found, "note", "database", "7 left to fetch", "`fetcher fetch` goes on")
     assert exit_code(found) == 0
+    change(
+        complete,
+        "UPDATE coverage SET hi = 10",
+        *(f"INSERT INTO coverage VALUES ('pr0gramm', 1, 1, {at}, {at}, 0, 0)" for at in (20, 30, 40)),
+    )
+    said(look(complete), "note", "database", "4 ranges not listed: ", " …")
     change(complete, "DELETE FROM coverage", "DELETE FROM work", "UPDATE sources SET work = 0, parked = 0")
     said(look(complete), "note", "database", "nothing was listed yet")
+    change(complete, "DELETE FROM runs")
+    said(look(complete), "note", "database", "no run has begun yet")
+
+
+def test_a_first_run_that_goes_on_is_all_there_is_to_say_of_runs(complete: Path) -> None:
+    change(complete, f"UPDATE runs SET pid = {os.getpid()}, ended = NULL, updated_at = {NOW}")
+    assert not any("no run has begun" in each.message or "last run" in each.message for each in look(complete))
 
 
 @pytest.mark.parametrize(

@@ -147,7 +147,7 @@ class _Visit:
             session=self._session,
         )
         self._remote = Remote(source, client, loaded.request_timeout)
-        if not (wrong or wrong_options or unknown):
+        if not self._misset:  # Which has taken in all that was yielded up to here.
             yield ok("settings", f"all are valid; {kind.name} is asked at {base_url}")
 
     def _mirrored(self) -> str | None:
