@@ -18,7 +18,7 @@ from hypothesis import strategies as st
 from pydantic import SecretStr
 from requests.adapters import BaseAdapter
 
-from fetcher import governor as pacing
+from fetcher import limits as pacing
 from fetcher.client import MOST_EVIDENCE, MOST_REDIRECTS, Answer, Client, judge, parse_retry_after
 from fetcher.errors import ConfigurationError, RequestFailed, Stopped
 from fetcher.governor import Governor, Ticket
@@ -299,7 +299,7 @@ class Tally(Governor):
 
     @property
     def open(self) -> int:
-        return self._in_flight
+        return self._limits.in_flight
 
 
 @pytest.fixture

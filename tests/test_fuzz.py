@@ -24,7 +24,7 @@ import pytest
 import requests
 from requests.adapters import BaseAdapter
 
-from fetcher import governor as pacing
+from fetcher import limits as pacing
 from fetcher.client import MOST_EVIDENCE, Client
 from fetcher.errors import RequestFailed
 from fetcher.governor import Governor, Ticket

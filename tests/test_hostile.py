@@ -56,7 +56,7 @@ def assert_true(db: Path, world: World, profile: Profile) -> None:
 @pytest.mark.parametrize(("seed", "order"), [(0, "newest"), (1, "oldest")])
 def test_a_hostile_api_costs_no_row(seed: int, order: str, db: Path, simulate: Simulate) -> None:
     profile = replace(PROFILES["hostile"], seed=seed)
-    world = World(seed=seed, items=500)
+    world = World(seed=seed, items=140)
     summary = mirror(db, simulate(world, profile=profile), order=order, **IMPATIENT)
     assert summary.exit_code == 0
     assert_true(db, world, profile)
@@ -65,9 +65,9 @@ def test_a_hostile_api_costs_no_row(seed: int, order: str, db: Path, simulate: S
 @pytest.mark.timeout(180)
 def test_a_hostile_api_and_a_restless_user_cost_no_row(db: Path, simulate: Simulate) -> None:
     profile = replace(PROFILES["hostile"], seed=7)
-    world = World(seed=7, items=400)
+    world = World(seed=7, items=200)
     simulator = simulate(world, profile=profile)
-    for number in range(6):
+    for number in range(4):
         stop = Stop()
         seen: list[int] = []
 
@@ -78,7 +78,7 @@ def test_a_hostile_api_and_a_restless_user_cost_no_row(db: Path, simulate: Simul
 
         order = ("newest", "oldest")[number % 2]
         with pytest.raises(Interrupted):
-            mirror(db, simulator, order=order, stop=stop, on_batch=on_batch, db_batch_size=20, **IMPATIENT)
+            mirror(db, simulator, order=order, stop=stop, on_batch=on_batch, db_batch_size=10, **IMPATIENT)
     assert mirror(db, simulator, **IMPATIENT).exit_code == 0
     assert_true(db, world, profile)
 

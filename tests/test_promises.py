@@ -598,7 +598,8 @@ def test_one_refusal_pauses_all_threads_and_a_single_probe_goes_first(db: Path, 
     after = [at for at in starts if at >= heard + 1.9]
     assert len(after) > 5
     assert after[1] - after[0] > latency * 0.9, "the second request waits for the probe's answer"
-    assert after[2] - after[1] < latency, "then they go on together"
+    # Then they go on together, at the pace that the refusal has taught.
+    assert after[2] - after[1] < 1
 
 
 @pytest.mark.parametrize("status", [200, 429])

@@ -263,12 +263,15 @@ def raw_deflate(data: bytes) -> bytes:
 @pytest.mark.parametrize(
     ("encoding", "body"),
     [
-        (b"gzip", gzip.compress(TEXT)),
-        (b"X-GZIP", gzip.compress(TEXT)),
-        (b"gzip", gzip.compress(TEXT[:700]) + gzip.compress(b"") + gzip.compress(TEXT[700:])),
+        (b"gzip", gzip.compress(TEXT, mtime=0)),
+        (b"X-GZIP", gzip.compress(TEXT, mtime=0)),
+        (
+            b"gzip",
+            gzip.compress(TEXT[:700], mtime=0) + gzip.compress(b"", mtime=0) + gzip.compress(TEXT[700:], mtime=0),
+        ),
         (b"deflate", zlib.compress(TEXT)),
         (b"deflate", raw_deflate(TEXT)),
-        (b"gzip, gzip", gzip.compress(gzip.compress(TEXT))),
+        (b"gzip, gzip", gzip.compress(gzip.compress(TEXT, mtime=0), mtime=0)),
         (b"identity", TEXT),
     ],
 )
@@ -279,17 +282,17 @@ def test_compressed_bodies_are_decoded(lean: LeanAdapter, no_stock: None, encodi
 @pytest.mark.parametrize(
     ("encoding", "body"),
     [
-        (b"gzip", gzip.compress(TEXT)[:-1]),
-        (b"gzip", gzip.compress(TEXT)[:30]),
-        (b"gzip", gzip.compress(TEXT)[:-8] + b"12345678"),
-        (b"gzip", gzip.compress(TEXT) + b"garbage"),
-        (b"gzip", gzip.compress(TEXT) + gzip.compress(TEXT)[:20]),
+        (b"gzip", gzip.compress(TEXT, mtime=0)[:-1]),
+        (b"gzip", gzip.compress(TEXT, mtime=0)[:30]),
+        (b"gzip", gzip.compress(TEXT, mtime=0)[:-8] + b"12345678"),
+        (b"gzip", gzip.compress(TEXT, mtime=0) + b"garbage"),
+        (b"gzip", gzip.compress(TEXT, mtime=0) + gzip.compress(TEXT, mtime=0)[:20]),
         (b"gzip", TEXT),
         (b"deflate", zlib.compress(TEXT)[:-1]),
         (b"deflate", b"\xff" * 20),
         (b"br", TEXT),
         (b"gzip, gzip, gzip, gzip", TEXT),
-        (b"gzip", gzip.compress(b"") * (http1.MAX_GZIP_MEMBERS + 1)),
+        (b"gzip", gzip.compress(b"", mtime=0) * (http1.MAX_GZIP_MEMBERS + 1)),
     ],
 )
 def test_damaged_or_unasked_compression_is_an_error(lean: LeanAdapter, encoding: bytes, body: bytes) -> None:
