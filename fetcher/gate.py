@@ -97,6 +97,7 @@ class Gate:
         self._counts_from = -math.inf
         self._round_ends = math.inf
         self._cap = math.inf
+        self._fastest = math.inf
         self._seen = 0
         self._usual = 0.0
         self._before_dip: float | None = None
@@ -114,15 +115,23 @@ class Gate:
             return
         if seconds > self._cap:
             seconds = self._cap
+        elif seconds < self._fastest:
+            self._fastest = seconds
         if not self._answers:
             least = FIRST_ROUND if self._floor is math.inf else LEAST_ROUND
-            self._round_ends = now - seconds + (QUICK_ROUND if seconds < QUICK else max(least, seconds))
+            self._round_ends = now - seconds + (QUICK_ROUND if self._fastest < QUICK else max(least, seconds))
         self._answers += 1
         self._sum += seconds
         self._squares += seconds * seconds
         enough = self._answers >= FEWEST_ANSWERS or self._size < self._doubles_below
         if now >= self._round_ends and enough and self._answers >= min(self.limit, MOST_ANSWERS):
             self._end_round(now)
+
+    def idled(self) -> None:
+        """Nothing was asked for a while: a round begins anew."""
+        self._answers = 0
+        self._sum = self._squares = 0.0
+        self.used = False
 
     def refused(self, now: float) -> None:
         """The host refuses; told once for all refusals up to the end of the pause."""

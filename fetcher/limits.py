@@ -68,6 +68,8 @@ class Limits:
         self._rate = pace.rate
         self._max_pause = max_pause
         self._paused_at = 0.0
+        # When the first probe began that was not refused, whatever else it met.
+        self._unrefused_at = math.inf
         self._probing = False
         self._cool_down = FIRST_COOL_DOWN
         self._ended = 0
@@ -95,7 +97,7 @@ class Limits:
         probe = self._probing = self.shut
         pace = self.pace
         if not (self.in_flight or waited or probe) and now - self._idle_since > IDLE_SECONDS:
-            pace.idled(now)
+            self.gate.idled()
         self.in_flight += 1
         self.requests += 1
         if self.in_flight >= self.gate.limit:
@@ -124,12 +126,14 @@ class Limits:
             self._probing = False
         if outcome is Outcome.LIMITED:
             self.limited += 1
+            self._unrefused_at = math.inf
             self._pause(ticket, now, status, retry_after)
         elif self.shut and ticket.probe:
+            self._unrefused_at = min(self._unrefused_at, ticket.started)
             if outcome is Outcome.UNAVAILABLE:
                 self._pause(ticket, now, status, retry_after)
             else:
-                self._reopen(now, ticket.started)
+                self._reopen(now)
         else:
             self.pace.answered()
         return outcome
@@ -166,10 +170,10 @@ class Limits:
         self.reason = f"answered {status}" if status else "no answer"
         self.shut = True
 
-    def _reopen(self, now: float, asked_at: float) -> None:
+    def _reopen(self, now: float) -> None:
         self.shut = False
         self._cool_down = FIRST_COOL_DOWN
-        self.pace.reopened(now, asked_at)
+        self.pace.reopened(now, self._unrefused_at)
         self.pace.answered()
         self._keep_pace()
         self.next_start = max(self.next_start, now)

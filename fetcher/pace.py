@@ -48,7 +48,8 @@ RELIEF = 0.75
 """The share of what it answered that an overloaded host is asked."""
 
 MARKS = 256
-"""So many moments of the time since the last refusal are remembered: four times the patience."""
+MARK_SECONDS = 0.1
+"""So many moments, so far apart, are remembered with the number of answers until then."""
 
 ENOUGH = 5
 """So many answers before the first refusal tell something; fewer may come from a limit that others had used up."""
@@ -71,8 +72,9 @@ class Pace:
         self._disproved = False
         self._used = 0.0
         self._next_change = 0.0
-        self._opened_at = 0.0
+        self._opened_at: float | None = None
         self._emptied_at: float | None = None
+        self._next_mark = -math.inf
         self._marks: deque[tuple[float, int]] = deque(maxlen=MARKS)
         self._refused_at = 0.0
         self._overloaded = False
@@ -102,10 +104,14 @@ class Pace:
 
     def began(self, now: float, *, used: bool) -> None:
         """A request begins; `used` says that it had to wait for the pace, for only a pace that is used may grow."""
+        if self._opened_at is None:
+            self._opened_at = now
+        if now >= self._next_mark:
+            self._next_mark = now + MARK_SECONDS
+            self._marks.append((now, self.answers))
         if used and self.rate < self.ceiling:
             self._used += 1.0 / self.rate
             if self._used >= self._next_change:
-                self._marks.append((now, self.answers))
                 self._change()
 
     def answered(self) -> None:
@@ -117,14 +123,11 @@ class Pace:
         self._refused_at = now
         self._overloaded = overloaded
 
-    def idled(self, now: float) -> None:
-        """Nothing was asked for a while: what the host saves up meanwhile is saved up by now."""
-        self._marks.append((now, self.answers))
-
     def reopened(self, now: float, asked_at: float) -> None:
         """The host answers again, asked at `asked_at`."""
         before = self.rate
         answers, self.answers = self.answers, 0
+        assert self._opened_at is not None
         open_for = max(self._refused_at - self._opened_at, 1e-3)
         pause = asked_at - self._refused_at
         average = answers / open_for
@@ -132,7 +135,7 @@ class Pace:
             if answers:
                 self._measure(RELIEF * min(average, before), PATIENCE)
         elif answers >= ENOUGH or self._emptied_at is not None:
-            self._count(max(1, answers), open_for, pause)
+            self._count(max(1, answers), self._opened_at, pause)
         elif math.isfinite(before):
             self._measure(RELIEF * before, PATIENCE)
         # Who came when others had used up everything has not emptied anything.
@@ -140,12 +143,12 @@ class Pace:
         self._opened_at = now
         self._marks.clear()
 
-    def _count(self, answers: int, open_for: float, pause: float) -> None:
+    def _count(self, answers: int, opened_at: float, pause: float) -> None:
         """Measure the limit by what was answered since the last refusal."""
         before = self.rate
         # However full the bucket was at a mark: what it let through from then on is no more than flows in by the end
         # of the pause, if a pause is enough to fill it.
-        marks = [(self._opened_at, 0), *self._marks]
+        marks = [(opened_at, 0), *self._marks]
         limit = max((answers - count) / max(self._refused_at - at + pause, 1e-3) for at, count in marks)
         long = pause >= LONG_PAUSE
         if long and not self._disproved:
@@ -158,7 +161,7 @@ class Pace:
             patience = max(usual, min(2.0 * self._patience, MOST_PATIENCE)) if met_by_trying else usual
             if self._emptied_at is not None:
                 limit = max(limit, answers / max(self._refused_at - self._emptied_at, 1e-3))
-        if long and answers / open_for < RELIEF * before < math.inf:
+        if long and answers < RELIEF * before * (self._refused_at - opened_at) < math.inf:
             # Most of the time the pace was far below what it was in the end: the count tells little.
             limit = max(limit, RELIEF * before)
         self._measure(min(limit, before), min(patience, MOST_LONG_PATIENCE))

@@ -1,0 +1,303 @@
+"""Pace and gate find what a host allows, in virtual time: never below the floor, never above the ceiling."""
+
+from __future__ import annotations
+
+import math
+from itertools import pairwise
+from typing import Any
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from fetcher.gate import Gate
+from fetcher.learned import Learned
+from fetcher.limits import Limits
+from fetcher.model import Outcome
+from fetcher.pace import LEAST, Pace
+from fetcher.simulator.limiter import Limit, Window
+from fetcher.simulator.profile import Knee, Profile, Share
+from fetcher.simulator.rehearsal import Rehearsal, rehearse
+
+WORKERS = 10
+
+
+def limits(
+    *, workers: int = WORKERS, ceiling: float = 0.0, learned: Learned | None = None, age: float = 0.0, **gate: Any
+) -> Limits:
+    least = gate.pop("least", 1)
+    return Limits(
+        Pace(ceiling, learned, age),
+        Gate(least, workers, learned=learned, **gate),
+        most=workers,
+        ceiling=ceiling,
+    )
+
+
+def learned_by(used: Limits) -> Learned:
+    pace = used.pace
+    return Learned(pace.limit, pace.patience, pace.cumulative, used.gate.size, 1.0)
+
+
+def events(run: Rehearsal) -> list[float]:
+    """When refusals came that had good answers before them: those close together are one."""
+    return [now for before, now in pairwise([-math.inf, *run.refusals]) if now - before > 0.5]
+
+
+def bucket(rate: float, burst: float | None = None, lockout: float = 1.0, **more: Any) -> Profile:
+    return Profile(limits=(Limit(rate=rate, burst=burst, lockout=lockout, **more),))
+
+
+# A limit on requests a second
+
+JOB = Profile(
+    limits=(Limit(rate=40, burst=40, lockout=1),),
+    mishaps=(Share("503", 0.01),),
+    gone_404=0.01,
+    gone_200=0.01,
+)
+
+
+@pytest.mark.parametrize("seed", range(5))
+def test_a_limited_host_is_asked_almost_as_fast_as_it_allows_after_few_refusals(seed: int) -> None:
+    first = limits()
+    run = rehearse(first, JOB, workers=WORKERS, items=816, seed=seed)
+    assert run.seconds < 21.5
+    assert len(run.refusals) <= 4
+    again = rehearse(limits(learned=learned_by(first)), JOB, workers=WORKERS, items=816, seed=seed)
+    assert again.seconds < 21.5
+    assert len(again.refusals) <= 1
+
+
+@pytest.mark.parametrize("latency", [0.001, 0.02, 0.05])
+def test_a_limit_that_falls_is_found_within_seconds(latency: float) -> None:
+    used = limits()
+    run = rehearse(used, bucket(40, later=((15, 10),)), workers=WORKERS, seconds=40, latency=latency)
+    fallen = [at for at in events(run) if at > 15]
+    assert fallen[1] < 18.5
+    assert all(after - before >= 1 for before, after in pairwise(fallen))
+    assert run.rate(19, 39) == pytest.approx(10, rel=0.1)
+
+
+def test_a_limit_that_rises_is_followed(latency: float = 0.001) -> None:
+    used = limits()
+    run = rehearse(used, bucket(10, later=((20, 80),)), workers=WORKERS, seconds=150, latency=latency)
+    assert run.rate(120, 150) > 55
+
+
+@settings(max_examples=25, deadline=None)
+@given(
+    rate=st.floats(2, 100),
+    seconds_saved=st.floats(0.3, 3),
+    lockout=st.floats(0, 1),
+    latency=st.floats(0.001, 0.1),
+    sigma=st.floats(0, 0.6),
+    seed=st.integers(0, 1000),
+)
+def test_any_token_bucket_is_used_well_and_rarely_overdrawn(
+    rate: float, seconds_saved: float, lockout: float, latency: float, sigma: float, seed: int
+) -> None:
+    used = limits(workers=50)
+    profile = bucket(rate, max(2.0, rate * seconds_saved), lockout)
+    run = rehearse(used, profile, workers=50, seconds=150, latency=latency, sigma=sigma, seed=seed)
+    assert 0.7 * rate < run.rate(90, 150) < 1.1 * rate
+    assert len([at for at in events(run) if at > 90]) <= 5
+
+
+def pace_at(rate: float) -> Learned:
+    return Learned(rate, 6.0, False, 10.0, 1.0)
+
+
+@pytest.mark.parametrize("learned", [4.0, 20.0, 39.0, 60.0, 400.0])
+def test_the_pace_converges_from_both_sides(learned: float) -> None:
+    used = limits(learned=pace_at(learned))
+    run = rehearse(used, bucket(40), workers=WORKERS, seconds=100)
+    assert run.rate(70, 100) == pytest.approx(40, rel=0.2)
+
+
+def test_after_each_refusal_met_by_trying_more_the_next_comes_later() -> None:
+    run = rehearse(limits(), bucket(40), workers=WORKERS, seconds=600)
+    gaps = [after - before for before, after in pairwise(events(run)[1:])]
+    assert len(gaps) >= 3
+    assert all(later > 1.3 * earlier for earlier, later in pairwise(gaps))
+
+
+def test_what_was_learned_days_ago_is_tried_sooner() -> None:
+    known = Learned(40.0, 96.0, False, 10.0, 1.0)
+    fresh, old = (Pace(0.0, known, age) for age in (60.0, 5 * 86_400.0))
+    assert fresh.patience > 100
+    assert old.patience == 6
+    assert fresh.rate == old.rate == pytest.approx(38)
+
+
+# A count over a time
+
+WINDOWS = [(seconds, after) for seconds in (7, 8, 9, 10) for after in (None, "9")]
+
+
+@pytest.mark.parametrize(("seconds", "retry_after"), WINDOWS)
+def test_a_cumulative_limit_blocks_once_and_never_again(seconds: float, retry_after: str | None) -> None:
+    profile = Profile(windows=(Window(requests=70, seconds=seconds, block=9, retry_after=retry_after),))
+    first = limits()
+    run = rehearse(first, profile, workers=WORKERS, items=820)
+    blocks = [at for at in events(run) if run.starts[60] < at]
+    assert max(blocks) < 10
+    assert first.pace.cumulative
+    again = rehearse(limits(learned=learned_by(first)), profile, workers=WORKERS, items=820)
+    assert again.refusals == []
+    assert again.seconds < 250
+
+
+def test_seven_hundred_requests_and_a_block_of_ninety_seconds_are_one() -> None:
+    profile = Profile(windows=(Window(requests=700, seconds=90, block=90, retry_after="90"),))
+    used = limits()
+    run = rehearse(used, profile, workers=WORKERS, items=3000)
+    assert len(events(run)) == 1
+    assert used.pace.rate == pytest.approx(0.8 * 700 / 90, rel=0.1)
+
+
+def test_what_looked_like_a_count_and_is_none_is_found_out() -> None:
+    used = limits()
+    rehearse(used, bucket(40, lockout=5), workers=WORKERS, seconds=1000)
+    assert not used.pace.cumulative
+    assert used.pace.rate > 20
+
+
+# Latency
+
+KNEES = [(8, 32, 0.05), (8, 32, 0.2), (20, 50, 0.05), (20, 50, 0.2)]
+
+
+@pytest.mark.parametrize(("capacity", "workers", "latency"), KNEES)
+def test_a_host_that_slows_down_is_held_near_its_knee(capacity: int, workers: int, latency: float) -> None:
+    profile = Profile(knee=Knee(capacity))
+    used = limits(workers=workers)
+    run = rehearse(used, profile, workers=workers, seconds=60, latency=latency, sigma=0.1)
+    gates = [gate for at, _, gate in run.trace if at > 10]
+    assert run.rate(10, 60) > 0.9 * capacity / latency
+    assert sum(gates) / len(gates) < 1.6 * capacity
+
+
+def test_a_slowing_host_is_relieved_before_it_refuses() -> None:
+    profile = Profile(knee=Knee(8, refuse_above=2.5))
+    used = limits(workers=50)
+    run = rehearse(used, profile, workers=50, seconds=60, latency=0.1)
+    assert [at for at in run.refusals if at > 5] == []
+
+
+HEALTHY = [(workers, latency, sigma) for workers in (10, 50) for latency in (0.05, 0.2) for sigma in (0, 0.6)]
+
+
+@pytest.mark.parametrize(("workers", "latency", "sigma"), HEALTHY)
+def test_learning_costs_a_healthy_host_nothing(workers: int, latency: float, sigma: float) -> None:
+    used = limits(workers=workers)
+    run = rehearse(used, Profile(), workers=workers, seconds=20, latency=latency, sigma=sigma)
+    fixed = rehearse(
+        limits(workers=workers, least=workers), Profile(), workers=workers, seconds=20, latency=latency, sigma=sigma
+    )
+    assert run.answered > 0.94 * fixed.answered
+    assert run.rate(10, 20) > 0.96 * fixed.rate(10, 20)
+
+
+def test_a_host_that_is_slower_by_itself_is_not_asked_less_for_long() -> None:
+    gate = Gate(1, 50)
+    now = feed(gate, 0.0, 5.0, 0.05)
+    now = feed(gate, now, 20.0, 0.08)
+    assert gate.limit > 40
+
+
+def feed(gate: Gate, now: float, seconds: float, latency: float) -> float:
+    """Answers that all take so long, with the gate always full; returns when it was over."""
+    until = now + seconds
+    while now < until:
+        gate.used = True
+        now += latency
+        for _ in range(gate.limit):
+            gate.answered(now, latency)
+    return now
+
+
+def test_below_the_lower_threshold_the_gate_grows_and_above_the_upper_it_is_cut() -> None:
+    gate = Gate(1, 50, lower=0.1, upper=0.3)
+    now = feed(gate, 0.0, 2.0, 0.05)
+    assert gate.limit == 50
+    now = feed(gate, now, 3.0, 0.25)
+    assert gate.limit == 50, "between the two it stays"
+    now = feed(gate, now, 20.0, 0.35)
+    assert gate.limit == 1
+    now = feed(gate, now, 20.0, 0.2)
+    assert gate.limit == 1
+    feed(gate, now, 20.0, 0.05)
+    assert gate.limit == 50
+
+
+def test_a_gate_that_is_not_used_does_not_grow() -> None:
+    gate = Gate(1, 50)
+    for number in range(1000):
+        gate.answered(0.1 * number, 0.05)
+    assert gate.limit == 3
+
+
+def test_so_many_refusals_within_a_minute_lower_the_gate() -> None:
+    gate = Gate(1, 50, refusals=3)
+    feed(gate, 0.0, 2.0, 0.05)
+    for at in (10.0, 50.0, 75.0):
+        gate.refused(at)
+    assert gate.limit == 50
+    gate.refused(80.0)
+    assert gate.limit == 35
+
+
+def test_errors_are_neither_fast_nor_slow() -> None:
+    used = limits()
+    for number in range(1000):
+        now = 0.01 * number
+        ticket = used.begin(now, waited=False)
+        used.end(ticket, now + 0.001, Outcome.MALFORMED, status=500, retry_after=None)
+    assert used.gate.limit == 3
+
+
+# Whatever happens
+
+answers = st.sampled_from([(Outcome.OK, 200), (Outcome.LIMITED, 429), (Outcome.UNAVAILABLE, 503), (Outcome.GONE, 404)])
+steps = st.tuples(st.floats(0, 3), st.floats(0, 2), answers, st.none() | st.floats(0, 100))
+known = st.none() | st.builds(
+    Learned, st.none() | st.floats(1e-3, 1e6), st.floats(1e-3, 1e6), st.booleans(), st.floats(0.1, 1e6), st.just(1.0)
+)
+
+
+@settings(max_examples=150, deadline=None)
+@given(
+    st.lists(steps, max_size=60),
+    st.sampled_from([0.0, 0.05, 1.0, 30.0]),
+    st.integers(1, 4),
+    st.integers(4, 40),
+    known,
+)
+def test_pace_and_gate_keep_within_their_bounds(
+    steps: list[tuple[float, float, tuple[Outcome, int], float | None]],
+    ceiling: float,
+    least: int,
+    most: int,
+    learned: Learned | None,
+) -> None:
+    used = limits(workers=most, ceiling=ceiling, learned=learned, least=least)
+    now = 0.0
+    for pause, takes, (outcome, status), retry_after in steps:
+        now += pause
+        while (wait := used.wait(now)) is not None and wait > 0:
+            now += wait + 1e-9
+        ticket = used.begin(now, waited=True)
+        now += takes
+        used.end(ticket, now, outcome, status=status, retry_after=retry_after)
+        assert min(LEAST, ceiling or LEAST) <= used.pace.rate <= (ceiling or math.inf)
+        assert least <= used.gate.limit <= most
+        assert used.in_flight == 0
+
+
+# What is kept
+
+
+@given(st.builds(Learned, st.none() | st.floats(0.1, 1e6), *[st.floats(0.1, 1e6)] * 0))
+@settings(max_examples=1)
+def _unused(_: Learned) -> None: ...
