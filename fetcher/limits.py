@@ -120,13 +120,17 @@ class Limits:
             self.pace.answered()
             self.gate.answered(now, now - ticket.started)
             return outcome
-        if status == 503 and outcome is Outcome.UNAVAILABLE and (self._is_burst(now) or retry_after is not None):
+        burst = status == 503 and outcome is Outcome.UNAVAILABLE and self._is_burst(now)
+        if burst or (status == 503 and outcome is Outcome.UNAVAILABLE and retry_after is not None):
             outcome = Outcome.LIMITED
         if ticket.probe:
             self._probing = False
         if outcome is Outcome.LIMITED:
             self.limited += 1
             self._unrefused_at = math.inf
+            if not self.shut:
+                self.pace.refused(now, overloaded=burst and retry_after is None)
+                self.gate.refused(now)
             self._pause(ticket, now, status, retry_after)
         elif self.shut and ticket.probe:
             self._unrefused_at = min(self._unrefused_at, ticket.started)
@@ -159,9 +163,6 @@ class Limits:
             self._cool_down = min(self._cool_down * 2, self._max_pause)
         # "Now" and dates that our clock has passed already are no answer to when.
         seconds = min(retry_after or self._cool_down, self._max_pause)
-        if not self.shut:
-            self.pace.refused(now, overloaded=status is not None and status >= 500 and retry_after is None)
-            self.gate.refused(now)
         if not self.shut or ticket.probe:
             self._paused_at = now
             self.paused_until = now + seconds

@@ -138,8 +138,7 @@ class Pace:
             self._count(max(1, answers), self._opened_at, pause)
         elif math.isfinite(before):
             self._measure(RELIEF * before, PATIENCE)
-        # Who came when others had used up everything has not emptied anything.
-        self._emptied_at = self._refused_at if answers >= ENOUGH or self._emptied_at is not None else None
+        self._emptied_at = self._refused_at
         self._opened_at = now
         self._marks.clear()
 

@@ -353,7 +353,7 @@ COLUMNS: Mapping[str, Mapping[str, str]] = {
         "work": "rows of `work` that are due or wait for their time",
         "parked": "rows of `work` that failed for good",
         "scopes": "what any run was asked to cover (content flags), a JSON list; `fetcher verify` wants all of it",
-        "learned": "reserved; always null in this release",
+        "learned": "what each host was found to allow, a JSON object by host, for the next run",
         "search_filled_to": "null = all fetched items are in `search`; a number = so far it is filled with the items up"
         " to this id that were fetched before there was a search",
     },

@@ -14,6 +14,7 @@ from hypothesis import strategies as st
 
 from fetcher.errors import Stopped
 from fetcher.governor import Governor, Ticket, backoff
+from fetcher.learned import Learned
 from fetcher.limits import FIRST_COOL_DOWN
 from fetcher.model import Outcome
 from fetcher.stop import Stop
@@ -336,6 +337,107 @@ def test_other_errors_of_the_server_are_no_refusal(clock: Clock, governor: Gover
     for _ in range(5):
         assert answer(governor, governor.enter(), Outcome.UNAVAILABLE, 500) is Outcome.UNAVAILABLE
     assert governor.traffic().limited == 0
+
+
+def test_three_503_among_many_good_answers_are_not(clock: Clock, governor: Governor) -> None:
+    for _ in range(9):
+        assert unavailable(governor, governor.enter()) is Outcome.UNAVAILABLE
+        for _ in range(10):
+            answer(governor, governor.enter())
+    assert governor.traffic().limited == 0
+
+
+# What is learned
+
+
+def test_a_refusal_tells_the_pace(clock: Clock) -> None:
+    governor = Governor(clock, parallel=10, least=1)
+    assert governor.traffic().pace == 0
+    for _ in range(40):
+        answer(governor, governor.enter())
+    refuse(governor, governor.enter())
+    answer(governor, governor.enter())
+    assert governor.traffic().pace == pytest.approx(0.95 * 40)
+    starts = []
+    for _ in range(20):
+        ticket = governor.enter()
+        starts.append(ticket.started)
+        answer(governor, ticket)
+    assert all(after - before == pytest.approx(1 / 39, rel=0.05) for before, after in pairwise(starts))
+
+
+def test_a_probe_that_meets_another_error_does_not_make_the_host_slower(clock: Clock) -> None:
+    governor = Governor(clock, parallel=10, least=1)
+    for _ in range(40):
+        answer(governor, governor.enter())
+    refuse(governor, governor.enter())
+    for _ in range(2):
+        unavailable(governor, governor.enter())
+    answer(governor, governor.enter())
+    assert clock.at == 7
+    assert governor.traffic().pace == pytest.approx(0.95 * 40)
+
+
+def test_a_burst_of_503_measures_no_limit(clock: Clock) -> None:
+    governor = Governor(clock, parallel=10, least=1)
+    for _ in range(100):
+        answer(governor, governor.enter())
+        clock.at += 0.01
+    for _ in range(3):
+        unavailable(governor, governor.enter())
+    for _ in range(4):
+        unavailable(governor, governor.enter())
+    answer(governor, governor.enter())
+    assert governor.traffic().pace == pytest.approx(0.95 * 0.75 * 100, rel=0.05)
+
+
+def test_the_gate_begins_small_and_opens_while_it_is_used(clock: Clock) -> None:
+    governor = Governor(clock, parallel=50, least=1)
+    assert governor.traffic().gate == 3
+    for _ in range(8):
+        tickets = [governor.enter() for _ in range(governor.traffic().gate)]
+        clock.at += 0.1
+        for ticket in tickets:
+            answer(governor, ticket)
+    assert governor.traffic().gate == 50
+
+
+def test_the_next_run_begins_with_what_was_learned(clock: Clock) -> None:
+    governor = Governor(clock, parallel=50, least=1, ceiling=30)
+    governor.recall(None)
+    assert governor.traffic().pace == 30
+    governor.recall(Learned(20.0, 6.0, False, 8.0, clock.time()))
+    assert governor.traffic().pace == pytest.approx(19)
+    governor.recall(Learned(100.0, 6.0, False, 8.0, clock.time()))
+    assert governor.traffic().pace == 30
+    assert governor.learned().rate == 100
+
+
+class Counting(Stop):
+    """A Stop that counts how often a thread woke."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.woken = 0
+
+    def wait(self, seconds: float, condition: threading.Condition | None = None) -> bool:
+        stopped = super().wait(seconds, condition)
+        self.woken += 1
+        return stopped
+
+
+def test_of_many_threads_that_wait_for_room_one_wakes() -> None:
+    stop = Counting()
+    governor = Governor(stop, parallel=2)
+    calls = 400
+
+    def ask(_: int) -> None:
+        ticket = governor.enter()
+        answer(governor, ticket)
+
+    with ThreadPoolExecutor(40) as pool:
+        list(pool.map(ask, range(calls), timeout=SOON))
+    assert stop.woken <= 2 * calls
 
 
 # Stop

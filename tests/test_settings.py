@@ -22,6 +22,10 @@ CONTRACT: dict[str, tuple[str | None, Any]] = {
     "API_BASE_URL": ("--base-url", None),
     "DB_PATH": (None, Path("pr0gramm.db")),
     "MAX_PARALLEL_REQUESTS": ("--workers", 10),
+    "MIN_PARALLEL_REQUESTS": (None, 1),
+    "RATE_LIMIT_ADJUSTMENT_THRESHOLD": (None, 3),
+    "LATENCY_LOWER_THRESHOLD": (None, None),
+    "LATENCY_UPPER_THRESHOLD": (None, None),
     "REQUEST_DELAY": ("--delay", 1.0),
     "MAX_REQUESTS_PER_SECOND": ("--max-rate", 10),
     "DB_BATCH_SIZE": ("--batch-size", 200),
@@ -123,6 +127,10 @@ def test_without_a_file_no_name_is_unknown() -> None:
         ("MAX_PARALLEL_REQUESTS", "0"),
         ("MAX_PARALLEL_REQUESTS", "many"),
         ("MAX_PARALLEL_REQUESTS", "1.5"),
+        ("MIN_PARALLEL_REQUESTS", "0"),
+        ("RATE_LIMIT_ADJUSTMENT_THRESHOLD", "0"),
+        ("LATENCY_LOWER_THRESHOLD", "0"),
+        ("LATENCY_UPPER_THRESHOLD", "-1"),
         ("REQUEST_DELAY", "-1"),
         ("REQUEST_DELAY", "nan"),
         ("MAX_REQUESTS_PER_SECOND", "-0.1"),
@@ -224,3 +232,13 @@ def test_the_template_names_every_setting_with_its_default() -> None:
             assert found == defaults[name], name
         else:
             assert defaults[name] is None, name
+
+
+@pytest.mark.parametrize(
+    ("low", "high"),
+    [("MIN_PARALLEL_REQUESTS", "MAX_PARALLEL_REQUESTS"), ("LATENCY_LOWER_THRESHOLD", "LATENCY_UPPER_THRESHOLD")],
+)
+def test_bounds_in_the_wrong_order_are_refused_in_one_line(low: str, high: str) -> None:
+    with pytest.raises(ConfigurationError, match=rf"^{low} \(7\) is more than {high} \(3\)$"):
+        load(Settings, {low.lower(): 7, high.lower(): 3})
+    assert load(Settings, {low.lower(): 3, high.lower(): 3})

@@ -18,6 +18,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from fetcher.errors import ConfigurationError, StoreError
+from fetcher.learned import Learned
 from fetcher.model import (
     Batch,
     Column,
@@ -868,3 +869,65 @@ def test_a_mirror_whose_run_was_killed_in_its_first_moments_is_said_to_be_empty(
         shutil.copy(f"{born}-journal", f"{killed}-journal")
     with pytest.raises(StoreError, match="is still empty: run `fetcher fetch`"):
         overview(killed, TABLES)
+
+
+# What was learned
+
+
+KNOWN = Learned(40.0, 6.0, False, 8.0, 1.0)
+
+
+def learned_column() -> Any:
+    return one(DB, "SELECT learned FROM sources")
+
+
+def test_what_was_learned_is_written_with_the_run_when_it_changed_and_kept_per_host(store: SqliteStore) -> None:
+    known = KNOWN
+    store.begin_run(Plan(), (1,))
+    assert store.learned("here") is None
+    store.learn("here", lambda: known)
+    store.update_run(IDLE)
+    assert store.learned("here") == KNOWN
+    known = replace(KNOWN, rate=41.0)
+    store.update_run(IDLE)
+    assert store.learned("here") == KNOWN, "a little more is not worth writing"
+    known = replace(KNOWN, rate=80.0)
+    store.commit(Batch(), IDLE)
+    assert store.learned("here") == known
+    store.learn("there", lambda: KNOWN)
+    known = replace(KNOWN, rate=81.0)
+    store.update_run(replace(IDLE, ended="complete"))
+    assert (store.learned("here"), store.learned("there")) == (replace(KNOWN, rate=80.0), KNOWN)
+
+
+def test_at_the_end_of_a_run_all_is_written_that_was_learned(store: SqliteStore) -> None:
+    known = KNOWN
+    store.begin_run(Plan(), (1,))
+    store.learn("here", lambda: known)
+    store.update_run(IDLE)
+    known = replace(KNOWN, rate=41.0)
+    store.update_run(replace(IDLE, ended="complete"))
+    assert store.learned("here") == known
+
+
+def test_of_many_hosts_the_last_ones_asked_are_kept(store: SqliteStore) -> None:
+    store.begin_run(Plan(), (1,))
+    for port in range(15):
+        store.learn(f"host:{port}", lambda: KNOWN)
+        store.update_run(replace(IDLE, ended="complete"))
+    assert [port for port in range(15) if store.learned(f"host:{port}")] == list(range(5, 15))
+
+
+@pytest.mark.parametrize("damage", ["{", "[]", '"text"', '{"here": {}}', '{"here": {"rate": "x"}}', '{"here": [1]}'])
+def test_damaged_knowledge_is_ignored_with_a_warning_and_written_anew(damage: str) -> None:
+    said: list[str] = []
+    with opened(warn=said.append) as store:
+        store.begin_run(Plan(), (1,))
+        with closing(sqlite3.connect(DB)) as conn, conn:
+            conn.execute("UPDATE sources SET learned = ?", [damage])
+        assert store.learned("here") is None
+        assert len(said) == 1
+        assert "damaged" in said[0]
+        store.learn("here", lambda: KNOWN)
+        store.update_run(IDLE)
+        assert store.learned("here") == KNOWN
