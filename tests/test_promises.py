@@ -580,7 +580,7 @@ def test_one_refusal_pauses_all_threads_and_a_single_probe_goes_first(db: Path, 
     latency = 0.15
 
     def faults(kind: str, key: int, attempt: int) -> Answer | None:
-        if not refused and kind == "info" and simulator.requests["info"] > 12:
+        if not refused and kind == "info" and simulator.requests["info"] > 40:
             refused.append(time.monotonic())
             return answer({}, 429, Retry_After="2")
         return None

@@ -211,7 +211,7 @@ def falling(options: Options, part: Part) -> None:
 
 def window(options: Options, part: Part) -> None:
     """70 requests in so many seconds, then everybody is refused for 9 s."""
-    items = 150 if options.quick else 300
+    items = 150 if options.quick else 200
     for named, more in (("without Retry-After", ()), ("with Retry-After", ("--retry-after", "9"))):
         firsts, seconds, times = [], [], []
         for number, seed in enumerate(options.seeds):
