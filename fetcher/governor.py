@@ -15,7 +15,7 @@ from fetcher.gate import Gate
 from fetcher.learned import Learned
 from fetcher.limits import Limits, Ticket
 from fetcher.model import Outcome
-from fetcher.pace import Pace
+from fetcher.pace import DAY, Pace
 from fetcher.stop import Stop
 
 IDLE_SECONDS = 60.0
@@ -86,8 +86,9 @@ class Governor:
     def recall(self, learned: Learned | None) -> None:
         """Begin with what an earlier run has learned; before the first request."""
         if learned is not None:
-            pace = self._make_pace(learned, self._stop.time() - learned.at)
-            self._limits = self._make_limits(pace, self._make_gate(learned=learned))
+            age = self._stop.time() - learned.at
+            gate = self._make_gate(learned=learned if age < DAY else None)
+            self._limits = self._make_limits(self._make_pace(learned, age), gate)
 
     def enter(self, *, first: bool = False) -> Ticket:
         """Wait until a request may begin; one that goes `first` waits neither for others nor for `release`.
