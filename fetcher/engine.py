@@ -42,7 +42,7 @@ from fetcher.model import (
 )
 from fetcher.outage import Outage
 from fetcher.stop import Stop
-from fetcher.workers import Workers
+from fetcher.workers import Done, Workers
 
 log = logging.getLogger("fetcher")
 
@@ -172,11 +172,12 @@ class Engine:
         self._on_batch = on_batch
         self._on_progress = on_progress
 
-        self._done: SimpleQueue[tuple[_About, Any] | None] = SimpleQueue()
+        self._done: SimpleQueue[Done[_About] | None] = SimpleQueue()
         self._fetching = 0
         self._claimed: dict[Key, Work] = {}
         self._denied: list[tuple[Key, RequestFailed]] = []
         self._outage: Outage[_Listing | Key] = Outage(plan.max_backoff)
+        self._excused: set[Key] = set()
         self._known: Key | None = None
         self._canary = Canary(stop.now()) if source.login_scopes else None
         self._login_seen_at = stop.time()
@@ -198,7 +199,8 @@ class Engine:
         self._dry = False
         self._waits_for: float | None = None
         self._began = stop.now()
-        self._wrote_at = stop.now()
+        self._wrote_at = self._tended_at = stop.now()
+        self._batch_seconds = 0.0
         self._told_at = 0.0
         self._paces: deque[tuple[float, int]] = deque()
 
@@ -300,7 +302,7 @@ class Engine:
             if answer is None:
                 raise Stopped("stopped before the first answer")
             self._fetching -= 1
-            return answer[1]
+            return answer.result
 
     def _finished(self) -> bool:
         if self._stop.is_set():
@@ -421,21 +423,23 @@ class Engine:
         self._fetching += 1
         self._details.send(keys, self._stage.run, keys)
 
-    def _fetched(self, keys: tuple[Key, ...], results: Mapping[Key, Detail | Gone | Exception]) -> None:
+    def _fetched(
+        self, keys: tuple[Key, ...], results: Mapping[Key, Detail | Gone | Exception], began: int, ended: int
+    ) -> None:
         batch = self._add(self._stop.now())
         for key in keys:
             result = results[key]
             if isinstance(result, Detail):
                 batch.details[key] = result
                 self._known = key
-                self._heard()
+                self._heard(began)
                 if result.notes:
                     self._say(result.notes)
             elif result is GONE or (isinstance(result, RequestFailed) and result.outcome is Outcome.GONE):
                 batch.gone.append(key)
-                self._heard()
+                self._heard(began)
             elif isinstance(result, RequestFailed):
-                self._failed(key, result)
+                self._failed(key, result, ended)
             elif isinstance(result, Stopped):
                 del self._claimed[key]
             else:
@@ -469,15 +473,15 @@ class Engine:
 
     # --- what a failure means ---------------------------------------------------------------------
 
-    def _failed(self, about: _Listing | Key, error: RequestFailed) -> None:
-        """A request failed: whose fault it is decides what becomes of what it asked for."""
+    def _failed(self, about: _Listing | Key, error: RequestFailed, ended: int) -> None:
+        """A request failed at that moment: whose fault it is decides what becomes of what it asked for."""
         if error.outcome is Outcome.LIMITED:
             # A refusal says nothing about what was asked for: it is asked for again, and no attempt is spent.
             self._again(about)
         elif error.outcome is Outcome.UNAVAILABLE:
             if isinstance(about, _Listing):
                 about.due = float("inf")
-            self._outage.add(about, error)
+            self._outage.add(about, error, ended)
         elif error.outcome is not Outcome.DENIED:
             self._blame(about, error)
         elif isinstance(about, _Listing):
@@ -506,7 +510,7 @@ class Engine:
         self._fetching += 1
         self._lists.send(_Asked.HEAD, self._source.universe)
 
-    def _head_answered(self, result: Any) -> None:
+    def _head_answered(self, result: Any, ended: int) -> None:
         denied, self._denied = self._denied, []
         if isinstance(result, RequestFailed):
             if result.outcome is Outcome.DENIED:
@@ -518,7 +522,7 @@ class Engine:
                     result = RequestFailed(Outcome.UNAVAILABLE, words, status=error.status, body=error.body)
                     self._blame(key, result)
                 else:
-                    self._failed(key, result)
+                    self._failed(key, result, ended)
             return
         if isinstance(result, BaseException):
             raise result
@@ -527,19 +531,38 @@ class Engine:
 
     # --- outages ------------------------------------------------------------------------------------
 
-    def _heard(self) -> None:
-        """The host has answered: so what went unanswered is at fault itself, unless there was an outage till now."""
+    def _heard(self, began: int) -> None:
+        """The host has answered what was asked at that moment.
+
+        So what went unanswered before is at fault itself, unless there was an outage till now.
+        """
         self._answered_at = self._stop.now()
         outage = self._outage
         if outage.in_doubt:
+            if not outage.ends(began):
+                return
             self._release("outage")
             if outage.is_certain:
                 log.warning("the API answers again")
-                for about, _ in outage.end():
+                for about, _ in outage.answered(began):
                     self._again(about)
                 return
-        for about, error in outage.end():
+            if outage.is_wide:
+                # It may have been a short outage: what went unanswered is asked for once more before it is blamed.
+                for about, error in outage.answered(began):
+                    self._excuse(about, error)
+                return
+        for about, error in outage.answered(began):
             self._blame(about, error)
+
+    def _excuse(self, about: _Listing | Key, error: RequestFailed) -> None:
+        name = id(about) if isinstance(about, _Listing) else about
+        if name in self._excused:
+            self._excused.discard(name)
+            self._blame(about, error)
+        else:
+            self._excused.add(name)
+            self._again(about)
 
     def _probe(self) -> None:
         """When the host is in doubt, hold everything back and ask it for something known to be good."""
@@ -567,11 +590,11 @@ class Engine:
             self._pools.add(self._prober)
         return self._prober
 
-    def _probed(self, result: Any) -> None:
+    def _probed(self, result: Any, began: int) -> None:
         if not self._outage.in_doubt:
             return
         if not isinstance(result, BaseException) or (isinstance(result, RequestFailed) and result.outcome in _ANSWERED):
-            self._heard()
+            self._heard(began)
         elif isinstance(result, RequestFailed):
             if not self._outage.is_certain:
                 log.warning("the API does not answer (%s); asking again until it does", result)
@@ -682,21 +705,21 @@ class Engine:
             return 0.0
         return max(0.0, min(dues) - now)
 
-    def _take(self, answer: tuple[_About, Any] | None) -> None:
+    def _take(self, answer: Done[_About] | None) -> None:
         if answer is None:
             return
-        about, result = answer
+        about, result, began, ended = answer
         if isinstance(about, _Listing):
             about.flying = False
             if isinstance(result, RequestFailed):
-                self._failed(about, result)
+                self._failed(about, result, ended)
             elif isinstance(result, BaseException):
                 raise result
             else:
                 self._listed(about, result)
-                self._heard()
+                self._heard(began)
         elif about is _Asked.LIFE:
-            self._probed(result)
+            self._probed(result, began)
         elif about is _Asked.LOGIN:
             self._fetching -= 1
             if isinstance(result, BaseException):
@@ -704,12 +727,12 @@ class Engine:
             self._login_answered(*result)
         elif about is _Asked.HEAD:
             self._fetching -= 1
-            self._head_answered(result)
+            self._head_answered(result, ended)
         else:
             self._fetching -= 1
             if isinstance(result, BaseException):
                 raise result
-            self._fetched(about, result)
+            self._fetched(about, result, began, ended)
 
     def _commit_due(self) -> bool:
         batch, plan = self._open, self._plan
@@ -726,8 +749,10 @@ class Engine:
         if batch.empty:
             return
         state = RunState(self._progress())
+        began = self._stop.now()
         done = self._store.commit(batch, state)
         self._wrote_at = self._stop.now()
+        self._batch_seconds = self._wrote_at - began
         self._counts = self._counts.plus_committed(done)
         failed = [each.key for each in (*done.failed, *done.retried) if each.stage == self._stage.name]
         for key in (*done.stored, *done.gone, *failed):
@@ -755,9 +780,11 @@ class Engine:
             self._look_at_room()
             self._give_up_waiting()
             self._on_progress(self._progress())
+        if now - self._tended_at >= HEARTBEAT_SECONDS:
+            self._tended_at = now
+            self._store.tend()
         if now - self._wrote_at >= HEARTBEAT_SECONDS:
             self._wrote_at = now
-            self._store.tend()
             self._store.update_run(RunState(self._progress()))
 
     def _progress(self) -> Progress:
@@ -785,6 +812,9 @@ class Engine:
             paused=paused,
             reason=reason,
             listing=bool(self._walks or self._listings),
+            window=len(self._claimed),
+            batch_seconds=self._batch_seconds,
+            traffic=traffic,
         )
 
     def _left(self) -> int:
@@ -806,7 +836,7 @@ class Engine:
     def _end(self, ended: str, message: str | None = None) -> Summary:
         progress = self._progress()
         self._store.update_run(RunState(progress, ended, message))
-        self._on_progress(progress)
+        self._on_progress(replace(progress, ended=True))
         return Summary(progress.counts, progress.seconds, ended, self._store.counts().parked, self._left())
 
     def _interrupted(self) -> Interrupted:
@@ -837,11 +867,11 @@ class Engine:
         if isinstance(error, FetcherError):
             error.summary = summary
 
-    def _take_if_good(self, answer: tuple[_About, Any] | None) -> None:
+    def _take_if_good(self, answer: Done[_About] | None) -> None:
         """Take a result of a run that is ending; what failed stays due, with no attempt spent."""
         if answer is None:
             return
-        about, result = answer
+        about, result, began, ended = answer
         if isinstance(about, _Listing):
             about.flying = False
             if isinstance(result, Page):
@@ -853,7 +883,7 @@ class Engine:
         if isinstance(result, Mapping):
             good = {key: each for key, each in result.items() if isinstance(each, Detail | Gone)}
             if good:
-                self._fetched(tuple(good), good)
+                self._fetched(tuple(good), good, began, ended)
 
     def _discard(self) -> None:
         """Take back the calls that no thread has begun."""

@@ -5,16 +5,17 @@ from __future__ import annotations
 import math
 import random
 import threading
+from collections import Counter
 from collections.abc import Callable
 from contextlib import nullcontext
-from dataclasses import dataclass
 from functools import partial
 
 from fetcher.errors import Stopped
 from fetcher.gate import Gate
 from fetcher.learned import Learned
 from fetcher.limits import Limits, Ticket
-from fetcher.model import Outcome
+from fetcher.metrics import Latency
+from fetcher.model import Outcome, Traffic
 from fetcher.pace import DAY, Pace
 from fetcher.stop import Stop
 
@@ -28,22 +29,6 @@ def backoff(attempts: int, most: float, random_: Callable[[], float] = random.ra
     (Marc Brooker, "Exponential Backoff And Jitter", 2015.)
     """
     return random_() * min(most, 2.0 ** min(attempts, 32))
-
-
-@dataclass(frozen=True, slots=True)
-class Traffic:
-    """What went through a governor, and what holds now.
-
-    Requests begun, those refused, the pause (seconds left, and why), the pace (requests a second, 0 = any number) and
-    the gate (requests in flight at most).
-    """
-
-    requests: int
-    limited: int
-    paused: float
-    reason: str
-    pace: float = 0.0
-    gate: int = 0
 
 
 class Governor:
@@ -81,6 +66,8 @@ class Governor:
         self._turn = threading.Lock()
         self._changed = stop.condition()
         self._waiting = 0
+        self._outcomes: Counter[str] = Counter()
+        self._latency = Latency()
         self._held = False
 
     def recall(self, learned: Learned | None) -> None:
@@ -117,7 +104,10 @@ class Governor:
     ) -> Outcome:
         """Say how a request ended; returns the outcome as the host meant it (a burst of 503 is a refusal)."""
         with self._changed:
-            meant = self._limits.end(ticket, self._stop.now(), outcome, status=status, retry_after=retry_after)
+            now = self._stop.now()
+            meant = self._limits.end(ticket, now, outcome, status=status, retry_after=retry_after)
+            self._outcomes[meant] += 1
+            self._latency.add(now - ticket.started)
             if self._waiting:
                 self._changed.notify_all()
             return meant
@@ -152,6 +142,11 @@ class Governor:
                 reason=limits.reason if limits.shut else "",
                 pace=pace if math.isfinite(pace) else 0.0,
                 gate=limits.gate.limit,
+                in_flight=limits.in_flight,
+                outcomes=dict(self._outcomes),
+                latencies=self._latency.so_far(),
+                pauses=limits.pauses,
+                paused_seconds=limits.paused_seconds,
             )
 
     def learned(self) -> Learned:

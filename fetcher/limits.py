@@ -58,6 +58,9 @@ class Limits:
         self.reason = ""
         self.requests = 0
         self.limited = 0
+        self.pauses = 0
+        self.paused_seconds = 0.0
+        self._refused_at = 0.0
         self._most = most
         self._ceiling = ceiling
         # Threads wake late on a busy machine. What is lost by it, up to `slack`, is caught up with, and the pace is
@@ -129,6 +132,8 @@ class Limits:
             self.limited += 1
             self._unrefused_at = math.inf
             if not self.shut:
+                self.pauses += 1
+                self._refused_at = now
                 self.pace.refused(now, overloaded=burst and retry_after is None)
                 self.gate.refused(now)
             self._pause(ticket, now, status, retry_after)
@@ -173,6 +178,7 @@ class Limits:
 
     def _reopen(self, now: float) -> None:
         self.shut = False
+        self.paused_seconds += now - self._refused_at
         self._cool_down = FIRST_COOL_DOWN
         self.pace.reopened(now, self._unrefused_at)
         self.pace.answered()

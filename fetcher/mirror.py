@@ -17,6 +17,7 @@ from fetcher.client import Client
 from fetcher.engine import Engine, survey
 from fetcher.errors import ConfigurationError, FetcherError, LoginError, RemoteError, RequestFailed, StoreError
 from fetcher.governor import Governor
+from fetcher.metrics import MetricsFile
 from fetcher.model import (
     Committed,
     Detail,
@@ -164,6 +165,13 @@ def _run(
         host = urlsplit(parts.client.base_url).netloc
         parts.governor.recall(store.learned(host))
         store.learn(host, parts.governor.learned)
+        metrics = MetricsFile(parts.settings.metrics_file, parts.source.name) if parts.settings.metrics_file else None
+
+        def on_progress(progress: Progress) -> None:
+            if metrics is not None:
+                metrics.write(progress, now=progress.ended)
+            run.on_progress(progress)
+
         engine = Engine(
             parts.listing,
             parts.stage,
@@ -173,7 +181,7 @@ def _run(
             parts.plan,
             on_start=run.on_start,
             on_batch=run.on_batch,
-            on_progress=run.on_progress,
+            on_progress=on_progress,
         )
         return engine.run()
     finally:

@@ -239,6 +239,7 @@ class Counts:
     retries: int = 0
     requests: int = 0
     limited: int = 0
+    rows: int = 0
 
     def plus(self, **more: int) -> Counts:
         """These counts with `more` added."""
@@ -254,14 +255,50 @@ class Counts:
             gone=len(done.gone),
             failed=len(done.failed),
             retries=len(done.retried),
+            rows=done.rows,
         )
+
+
+LATENCY_BOUNDS = (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 60.0)
+"""The buckets in which latencies are counted end here (seconds); what is above them all has a bucket of its own."""
+
+
+@dataclass(frozen=True, slots=True)
+class Latencies:
+    """How many requests took up to each of LATENCY_BOUNDS and no less, how many more, and the sum of their seconds."""
+
+    counts: tuple[int, ...] = (0,) * (len(LATENCY_BOUNDS) + 1)
+    seconds: float = 0.0
+
+
+@dataclass(frozen=True, slots=True)
+class Traffic:
+    """What went through a governor, and what holds now.
+
+    Requests begun, those refused, the pause (seconds left, and why), the pace (requests a second, 0 = any number), the
+    gate (requests in flight at most); requests in flight, those that have ended by outcome, how long they took, and
+    how many pauses there were of how many seconds.
+    """
+
+    requests: int = 0
+    limited: int = 0
+    paused: float = 0.0
+    reason: str = ""
+    pace: float = 0.0
+    gate: int = 0
+    in_flight: int = 0
+    outcomes: Mapping[str, int] = field(default_factory=dict)
+    latencies: Latencies = Latencies()
+    pauses: int = 0
+    paused_seconds: float = 0.0
 
 
 @dataclass(frozen=True, slots=True)
 class Progress:
     """Where a run stands. `left` items are still to fetch (an estimate while listing goes on), `rate` a second.
 
-    `eta` is in seconds, None when unknown. `paused` is how many seconds requests still wait, with the reason.
+    `eta` is in seconds, None when unknown. `paused` is how many seconds requests still wait, with the reason. `window`
+    items are asked for and not yet committed, `batch_seconds` is what the last commit took.
     """
 
     counts: Counts
@@ -273,6 +310,10 @@ class Progress:
     paused: float = 0.0
     reason: str = ""
     listing: bool = True
+    window: int = 0
+    batch_seconds: float = 0.0
+    traffic: Traffic = Traffic()
+    ended: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -325,6 +366,7 @@ class Committed:
     new: int = 0
     queued: int = 0
     ended: int = 0
+    rows: int = 0
     stored: tuple[Key, ...] = ()
     gone: tuple[Key, ...] = ()
     failed: tuple[Failure, ...] = ()

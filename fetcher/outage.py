@@ -19,13 +19,16 @@ class Outage(Generic[A]):
     A few requests without an answer may be the fault of what they asked for. When they are many, or nothing else is
     under way, the host is in doubt, and is asked for something known to be good: an answer means that what was asked
     for before is at fault, none that there is an outage. Then the host is asked again and again, with growing pauses,
-    until it answers, and nothing that went unanswered is held against anything. Times are monotonic seconds.
+    until it answers, and nothing that went unanswered is held against anything.
+
+    Only an answer to what was asked after something had failed says that the host was well then. So besides times
+    (monotonic seconds) there are moments, which count what was before what.
     """
 
     def __init__(self, max_pause: float) -> None:
         self._max_pause = max_pause
-        self._unanswered: list[tuple[A, RequestFailed]] = []
-        self._in_doubt = False
+        self._unanswered: list[tuple[A, RequestFailed, int]] = []
+        self._doubted_at = 0
         self._probes = 0
         self.asking = False
         self.due = 0.0
@@ -33,7 +36,7 @@ class Outage(Generic[A]):
     @property
     def in_doubt(self) -> bool:
         """Whether the host is in doubt, so that only a probe may go out."""
-        return self._in_doubt
+        return self._doubted_at > 0
 
     @property
     def is_certain(self) -> bool:
@@ -41,19 +44,24 @@ class Outage(Generic[A]):
         return self._probes > 0
 
     @property
+    def is_wide(self) -> bool:
+        """Whether many requests went unanswered."""
+        return len(self._unanswered) >= MANY
+
+    @property
     def reason(self) -> str:
         """The last sign of it in words."""
         return f"no answer: {self._unanswered[-1][1]}" if self._unanswered else "no answer"
 
-    def add(self, about: A, error: RequestFailed) -> None:
-        """One more request went unanswered."""
-        self._unanswered.append((about, error))
+    def add(self, about: A, error: RequestFailed, ended: int) -> None:
+        """One more request went unanswered; it ended at that moment."""
+        self._unanswered.append((about, error, ended))
 
     def doubt(self, now: float, *, alone: bool) -> bool:
         """Whether the host falls in doubt now; `alone` says that nothing else is under way."""
-        if self._in_doubt or not self._unanswered or not (alone or len(self._unanswered) >= MANY):
+        if self.in_doubt or not self._unanswered or not (alone or len(self._unanswered) >= MANY):
             return False
-        self._in_doubt = True
+        self._doubted_at = self._unanswered[-1][2]
         self.due = now
         return True
 
@@ -63,9 +71,17 @@ class Outage(Generic[A]):
         self.asking = False
         self.due = now + backoff(self._probes, self._max_pause)
 
-    def end(self) -> list[tuple[A, RequestFailed]]:
-        """The host has answered: hands over what went unanswered before, and begins anew."""
-        unanswered, self._unanswered = self._unanswered, []
-        self._in_doubt = self.asking = False
+    def ends(self, began: int) -> bool:
+        """Whether an answer to what was asked at that moment ends the doubt."""
+        return began > self._doubted_at
+
+    def answered(self, began: int) -> list[tuple[A, RequestFailed]]:
+        """The host has answered what was asked at that moment: hands over what had gone unanswered by then."""
+        if not self._unanswered:
+            return []
+        before = [(about, error) for about, error, ended in self._unanswered if ended < began or self.in_doubt]
+        self._unanswered = [each for each in self._unanswered if each[2] >= began and not self.in_doubt]
+        self._doubted_at = 0
+        self.asking = False
         self._probes = 0
-        return unanswered
+        return before

@@ -112,6 +112,9 @@ class Settings(BaseSettings):
     user_agent: str = option(
         f"fetcher/{__version__} (+{PLACEHOLDER_PAGE})", None, "who asks; add a way to reach you", min_length=1
     )
+    metrics_file: Path | None = option(
+        None, "--metrics-file", "write figures of the run here, for Prometheus' textfile collector"
+    )
     log_level: Literal["DEBUG", "INFO", "WARNING", "ERROR"] = option(
         "WARNING", None, "INFO and DEBUG show one line per retry and failure, as does -v"
     )

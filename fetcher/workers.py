@@ -5,22 +5,34 @@ from __future__ import annotations
 import queue
 from collections.abc import Callable
 from concurrent.futures import Future, ThreadPoolExecutor, wait
+from itertools import count
 from queue import SimpleQueue
-from typing import Any, Generic, TypeVar
+from typing import Any, Generic, NamedTuple, TypeVar
 
 from fetcher.errors import ConfigurationError
 
 A = TypeVar("A")
 
+_moments = count(1)
+
+
+class Done(NamedTuple, Generic[A]):
+    """A call that has ended; `began` and `ended` are moments of one count, which tell what was before what."""
+
+    about: A
+    result: Any
+    began: int
+    ended: int
+
 
 class Workers(Generic[A]):
-    """A ThreadPoolExecutor whose `threads` threads take calls from one queue and put (about, result) into `done`.
+    """A ThreadPoolExecutor whose threads take calls from one queue and put what is Done into another.
 
     The result of a call that raised is its exception. A future for each call would cost several times what the two
     queues do (docs/decisions/0002-worker-loops.md).
     """
 
-    def __init__(self, threads: int, done: SimpleQueue[tuple[A, Any] | None], name: str) -> None:
+    def __init__(self, threads: int, done: SimpleQueue[Done[A] | None], name: str) -> None:
         self._calls: SimpleQueue[tuple[A, Callable[..., Any], tuple[Any, ...]] | None] = SimpleQueue()
         self._done = done
         self._pool = ThreadPoolExecutor(threads, thread_name_prefix=name)
@@ -61,8 +73,9 @@ class Workers(Generic[A]):
     def _work(self) -> None:
         while (called := self._calls.get()) is not None:
             about, call, args = called
+            began = next(_moments)
             try:
                 result = call(*args)
             except BaseException as error:  # noqa: BLE001 - the engine decides what an error means
                 result = error
-            self._done.put((about, result))
+            self._done.put(Done(about, result, began, next(_moments)))

@@ -340,6 +340,8 @@ COLUMNS: Mapping[str, Mapping[str, str]] = {
         "rate": "items a second, over about the last minute",
         "paused_until": "until when all requests wait, null = no pause",
         "reason": "why they wait",
+        "rows": "rows written: items, and what belongs to them",
+        "totals": "what the network did, a JSON object: outcomes, latency (p50, p90, p99), pauses, pace, gate",
     },
     "sources": {
         "name": "the source",

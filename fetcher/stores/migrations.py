@@ -35,6 +35,13 @@ def m003_search_of_older_mirrors(db: Database) -> None:
     db.execute("ALTER TABLE sources ADD COLUMN search_filled_to INTEGER")
 
 
+@migrations()
+def m004_totals(db: Database) -> None:
+    """What the network did in a run, and how many rows it wrote."""
+    db.execute("ALTER TABLE runs ADD COLUMN rows INTEGER NOT NULL DEFAULT 0")
+    db.execute("ALTER TABLE runs ADD COLUMN totals TEXT")
+
+
 _FIRST = (
     """CREATE TABLE sources (
         name TEXT PRIMARY KEY,

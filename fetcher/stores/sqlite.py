@@ -19,6 +19,7 @@ from sqlite_utils import Database
 
 from fetcher.errors import ConfigurationError, Stopped, StoreError
 from fetcher.learned import Learned
+from fetcher.metrics import QUANTILES, quantile
 from fetcher.model import (
     Batch,
     Committed,
@@ -30,6 +31,7 @@ from fetcher.model import (
     Outcome,
     Page,
     Plan,
+    Progress,
     Row,
     RunState,
     Scope,
@@ -491,7 +493,16 @@ class SqliteStore:
             [new, fetched, queued - ended, parked, self.source],
         )
         listed = sum(len(page.rows) for page in batch.pages)
-        return replace(done, pages=len(batch.pages), listed=listed, new=new, queued=queued, ended=ended)
+        children = sum(len(rows) for each in batch.details.values() for rows in each.rows.values())
+        return replace(
+            done,
+            pages=len(batch.pages),
+            listed=listed,
+            new=new,
+            queued=queued,
+            ended=ended,
+            rows=listed + children,
+        )
 
     def _write_page(self, page: Page, sweep: Sweep, stage: str, now: int) -> tuple[int, int, int]:
         """Items, work and coverage of a page; how many items were new, were queued, and could not be used."""
@@ -556,6 +567,7 @@ class SqliteStore:
         progress = state.progress
         values = {
             **asdict(progress.counts),
+            "totals": _totals(progress),
             "queued": progress.queued,
             "left": progress.left,
             "rate": progress.rate,
@@ -619,6 +631,22 @@ def _after(state: RunState, done: Committed) -> RunState:
     )
 
 
+def _totals(progress: Progress) -> str:
+    """What the network did in a run, as the JSON text of its row."""
+    traffic = progress.traffic
+    latency = {f"p{share * 100:g}": quantile(traffic.latencies, share) for share in QUANTILES}
+    return json.dumps(
+        {
+            "outcomes": traffic.outcomes,
+            "latency": {name: round(value, 4) for name, value in latency.items() if value is not None},
+            "pauses": traffic.pauses,
+            "paused_seconds": round(traffic.paused_seconds, 1),
+            "pace": round(traffic.pace, 2),
+            "gate": traffic.gate,
+        }
+    )
+
+
 def _sum(a: Committed, b: Committed) -> Committed:
     return Committed(
         a.pages + b.pages,
@@ -626,6 +654,7 @@ def _sum(a: Committed, b: Committed) -> Committed:
         a.new + b.new,
         a.queued + b.queued,
         a.ended + b.ended,
+        a.rows + b.rows,
         a.stored + b.stored,
         a.gone + b.gone,
         a.failed + b.failed,
