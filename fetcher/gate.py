@@ -17,9 +17,8 @@ from fetcher.learned import Learned
 FIRST = 3
 """Requests in flight at first: each of them is one more refusal if the host has a limit."""
 
-FIRST_ROUND = 0.1
 LEAST_ROUND = 0.05
-"""Seconds over which latency is averaged at least, first and later; else it is one round trip."""
+"""Seconds over which latency is averaged at least; else it is one round trip."""
 
 QUICK = 0.02
 QUICK_ROUND = 0.25
@@ -55,7 +54,7 @@ FIRST_ANSWERS = 200
 
 RISEN = 1.05
 DIP_SECONDS = 20.0
-"""So long after it was seen, and when the latency is so much higher, the floor is looked for again."""
+"""So long after it was seen, when latency keeps the gate small and is so much higher, the floor is looked for again."""
 
 REFUSED_CUT = 0.7
 REFUSED_SECONDS = 60.0
@@ -118,8 +117,7 @@ class Gate:
         elif seconds < self._fastest:
             self._fastest = seconds
         if not self._answers:
-            least = FIRST_ROUND if self._floor is math.inf else LEAST_ROUND
-            self._round_ends = now - seconds + (QUICK_ROUND if self._fastest < QUICK else max(least, seconds))
+            self._round_ends = now - seconds + (QUICK_ROUND if self._fastest < QUICK else max(LEAST_ROUND, seconds))
         self._answers += 1
         self._sum += seconds
         self._squares += seconds * seconds
@@ -153,10 +151,10 @@ class Gate:
             fast = mean <= bound if self._lower is None else mean < self._lower
             if slow and self._suspect:
                 self._cut(now, mean, bound if self._upper is None else self._upper)
-            elif self.used and fast and not slow and self._size < self._most:
-                self._grow()
-            elif self.used and now >= self._next_dip and self._usual > self._floor * RISEN:
+            elif self.used and self._is_worth_a_dip(now):
                 self._begin_dip(now)
+            elif self.used and fast and not slow:
+                self._grow()
             # One slow round may be chance.
             self._suspect = slow and not self._suspect
         self.used = False
@@ -182,6 +180,7 @@ class Gate:
         self._seen += answers
         if self._floor is math.inf:
             self._floor = self._usual = mean
+            self._next_dip = self._round_ends + DIP_SECONDS
         self._usual += 0.1 * (mean - self._usual)
         if self._slow is not None:
             (size, before), self._slow = self._slow, None
@@ -193,7 +192,11 @@ class Gate:
             self._floor = mean
         elif self._seen <= FIRST_ANSWERS and mean <= self._floor * SLOWER + SCATTER + error:
             self._floor += answers / self._seen * (mean - self._floor)
-        self._cap = OUTLIER * self._floor + SCATTER
+        self._cap = max(OUTLIER * self._floor + SCATTER, 2.0 * (self._upper or 0.0))
+
+    def _is_worth_a_dip(self, now: float) -> bool:
+        held_back = self._doubles_below <= self._size < self._most
+        return held_back and now >= self._next_dip and self._usual > self._floor * RISEN
 
     def _begin_dip(self, now: float) -> None:
         """Ask for less during a round, to see the floor again."""
