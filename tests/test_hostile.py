@@ -87,8 +87,10 @@ def test_a_hostile_api_and_a_restless_user_cost_no_row(db: Path, simulate: Simul
 def test_a_host_that_goes_away_for_a_while_costs_no_attempt(how: str, db: Path, simulate: Simulate) -> None:
     world = World(seed=3, items=400)
     profile = Profile(outages=(Outage(0.6, 3, how),), latency=0.02)
-    summary = mirror(db, simulate(world, profile=profile), max_retries=1, **IMPATIENT)
+    told: list[Any] = []
+    summary = mirror(db, simulate(world, profile=profile), max_retries=1, on_progress=told.append, **IMPATIENT)
     assert (summary.exit_code, summary.counts.failed) == (0, 0)
+    assert any("no answer" in each.reason for each in told)
     assert summary.seconds > 3
     assert_complete(db, world)
 
