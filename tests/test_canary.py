@@ -109,7 +109,7 @@ def test_three_known_items_that_are_really_there_are_no_trouble(
     monkeypatch.setattr(canary, "EVERY_SECONDS", 1.0)
     world = World(seed=1, items=100, login=True)
     simulator = simulate(world)
-    options = {**LOGIN, "max_requests_per_second": 20}
+    options = {**LOGIN, "max_requests_per_second": 20, "db_batch_size": 5}
     assert mirror(db, simulator, stop=FakeStop(), **options).exit_code == 0
     asked_again = simulator.requests["info"] - len(world.ids(3))
     assert asked_again >= 1
