@@ -637,7 +637,7 @@ def test_requests_begin_evenly_and_never_faster_than_allowed(db: Path, simulate:
 @pytest.mark.parametrize(("workers", "most"), [(1, 1), (4, 5)])
 def test_no_more_requests_are_open_than_allowed(workers: int, most: int, db: Path, simulate: Simulate) -> None:
     simulator = simulate(World(seed=1, items=260), latency=0.003, jitter=0.002)
-    mirror(db, simulator, max_parallel_requests=workers, limit=150)
+    mirror(db, simulator, max_parallel_requests=workers, min_parallel_requests=workers, limit=150)
     assert workers <= simulator.max_in_flight <= most
 
 
