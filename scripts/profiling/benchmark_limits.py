@@ -3,7 +3,7 @@
 
 Each run is a fresh process with a clean environment in an empty folder, the simulated API a process of its own on
 loopback. Refusals are counted at the server, from the times of which come the seconds between them, and at the client.
-Takes about 25 minutes (--quick: four, one seed each, and judges nothing). The exit code is 0 even if a target is
+Takes about 40 minutes (--quick: ten, one seed each, and judges nothing). The exit code is 0 even if a target is
 missed, 1 if something is wrong.
 """
 
