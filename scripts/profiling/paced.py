@@ -15,8 +15,8 @@ starts: list[float] = []
 enter = Governor.enter
 
 
-def noted(self: Governor) -> Ticket:
-    ticket = enter(self)
+def noted(self: Governor, *, first: bool = False) -> Ticket:
+    ticket = enter(self, first=first)
     starts.append(ticket.started)
     return ticket
 
