@@ -820,7 +820,7 @@ def test_a_dry_run_writes_nothing(db: Path, shared_simulator: Simulator) -> None
 
 
 def test_status_tells_of_a_run_that_goes_on(db: Path, simulate: Simulate) -> None:
-    simulator = simulate(World(seed=1, items=60), latency=0.1)
+    simulator = simulate(World(seed=1, items=115), latency=0.3)
     with running(simulator, db, "--workers", "2", "--batch-size", "5") as process:
         eventually(lambda: simulator.requests["info"] > 12)
         done = run_fetcher("status", str(db))
@@ -830,9 +830,9 @@ def test_status_tells_of_a_run_that_goes_on(db: Path, simulate: Simulate) -> Non
         process.communicate(timeout=20)
     assert done.returncode == 0, done.stderr
     assert f"(pid {process.pid})" in done.stdout
-    assert "Items:    60 listed" in done.stdout
-    assert 0 < facts["fetched"] < 60
-    assert facts["fetched"] + facts["work"] == 60
+    assert "Items:    115 listed" in done.stdout
+    assert 0 < facts["fetched"] < 115
+    assert facts["fetched"] + facts["work"] == 115
     assert facts["runs"][0]["ended"] is None
     after = run_fetcher("status", str(db))
     assert "Running" not in after.stdout
