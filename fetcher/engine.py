@@ -519,8 +519,7 @@ class Engine:
             for key, error in denied:
                 if result.outcome not in (Outcome.LIMITED, Outcome.UNAVAILABLE):
                     words = f"{error}, and the list head does not say why: {result}"
-                    result = RequestFailed(Outcome.UNAVAILABLE, words, status=error.status, body=error.body)
-                    self._blame(key, result)
+                    self._blame(key, RequestFailed(Outcome.UNAVAILABLE, words, status=error.status, body=error.body))
                 else:
                     self._failed(key, result, ended)
             return
