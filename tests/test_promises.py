@@ -1003,7 +1003,7 @@ def test_an_item_that_is_denied_while_the_head_talks_nonsense_keeps_its_own_evid
     def faults(kind: str, key: int, attempt: int) -> Answer | None:
         if kind == "info" and key in secret:
             return denied(key)
-        return Answer(200, {}, b"{}") if kind == "list" and attempt > 2 and not key else None
+        return Answer(200, {}, b"{}", delay=0.3) if kind == "list" and attempt > 2 and not key else None
 
     assert mirror(db, simulate(world, faults=faults), max_retries=1, stop=FakeStop()).exit_code == 3
     assert query(db, "SELECT key, outcome, status, body, attempts FROM failures ORDER BY key") == [
