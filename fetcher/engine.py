@@ -885,7 +885,8 @@ class Engine:
                 self._fetched(tuple(good), good, began, ended)
 
     def _discard(self) -> None:
-        """Take back the calls that no thread has begun."""
+        """Take back the calls that no thread has begun; what went unanswered stays due, with no attempt spent."""
+        self._outage = Outage(self._plan.max_backoff)
         for workers in self._pools:
             for about in workers.discard():
                 if isinstance(about, _Listing):
