@@ -12,7 +12,6 @@ from __future__ import annotations
 import argparse
 import contextlib
 import json
-import signal
 import statistics
 import subprocess
 import sys
@@ -21,9 +20,9 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, NoReturn
+from typing import Any
 
-from measure import HERE, Wrong, environment, load, machine, shown
+from measure import HERE, Wrong, environment, leave, load, machine, shown
 
 ITEMS = 800
 LEAST_PAUSE = 0.5
@@ -312,7 +311,6 @@ def main(words: Sequence[str]) -> int:
     parser.add_argument("--seeds", type=int, default=5, metavar="N", help="how many (5)")
     parser.add_argument("--json", type=Path, default=HERE / "results" / "benchmark_limits.json", metavar="FILE")
     args = parser.parse_args(words)
-    signal.signal(signal.SIGTERM, _terminated)
     facts: dict[str, Any] = {
         "command": shown(["scripts/profiling/benchmark_limits.py", *words]),
         "date": time.strftime("%Y-%m-%d %H:%M UTC", time.gmtime()),
@@ -337,15 +335,5 @@ def main(words: Sequence[str]) -> int:
     return 0
 
 
-def _terminated(*_: object) -> NoReturn:
-    # An exception, so that what was started is ended and the folder goes.
-    sys.exit(143)
-
-
 if __name__ == "__main__":
-    try:
-        sys.exit(main(sys.argv[1:]))
-    except Wrong as error:
-        sys.exit(f"wrong: {error}")
-    except KeyboardInterrupt:
-        sys.exit(130)
+    leave(main)

@@ -10,15 +10,14 @@ from __future__ import annotations
 
 import argparse
 import json
-import signal
 import sys
 import tempfile
 import time
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, NoReturn
+from typing import Any
 
-from measure import HERE, Table, Wrong, load, machine, shown
+from measure import HERE, Table, Wrong, leave, load, machine, shown
 from parts import PARTS, Options, warm_up
 
 
@@ -127,7 +126,6 @@ def main(words: Sequence[str]) -> int:
     if not sys.platform.startswith("linux"):
         print("This benchmark reads /proc and process descriptors: it needs Linux.", file=sys.stderr)
         return 2
-    signal.signal(signal.SIGTERM, _terminated)
     facts: dict[str, Any] = {
         "command": shown(["scripts/profiling/benchmark_mirror.py", *words]),
         "date": time.strftime("%Y-%m-%d %H:%M UTC", time.gmtime()),
@@ -161,15 +159,5 @@ def main(words: Sequence[str]) -> int:
     return 1 if any(table.wrong for table in tables) else 0
 
 
-def _terminated(*_: object) -> NoReturn:
-    # An exception, so that what was started is ended and the folder goes.
-    sys.exit(143)
-
-
 if __name__ == "__main__":
-    try:
-        sys.exit(main(sys.argv[1:]))
-    except Wrong as error:
-        sys.exit(f"wrong: {error}")
-    except KeyboardInterrupt:
-        sys.exit(130)
+    leave(main)

@@ -34,7 +34,7 @@ from multiprocessing.connection import Connection
 from pathlib import Path
 from typing import Any, NoReturn
 
-from measure import HERE, MB, ROOT, Wrong, environment, load, machine, shown
+from measure import HERE, MB, ROOT, Wrong, environment, leave, load, machine, shown
 
 sys.path.insert(0, str(ROOT))
 
@@ -584,7 +584,6 @@ def main(words: Sequence[str]) -> int:
     if not sys.platform.startswith("linux"):
         print("The soak waits on process descriptors: it needs Linux.", file=sys.stderr)
         return 2
-    signal.signal(signal.SIGTERM, _terminated)
     facts: dict[str, Any] = {
         "command": shown(["scripts/profiling/crash_soak.py", *words]),
         "date": time.strftime("%Y-%m-%d %H:%M UTC", time.gmtime()),
@@ -611,15 +610,5 @@ def main(words: Sequence[str]) -> int:
     return 0 if facts["result"] else 1
 
 
-def _terminated(*_: object) -> NoReturn:
-    # An exception, so that what was started is ended and the folder goes.
-    sys.exit(143)
-
-
 if __name__ == "__main__":
-    try:
-        sys.exit(main(sys.argv[1:]))
-    except Wrong as error:
-        sys.exit(f"wrong: {error}")
-    except KeyboardInterrupt:
-        sys.exit(130)
+    leave(main)

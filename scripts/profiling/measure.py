@@ -19,11 +19,11 @@ import subprocess
 import sys
 import time
 import urllib.request
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from importlib import metadata
 from pathlib import Path
-from typing import Any
+from typing import Any, NoReturn
 
 ROOT = Path(__file__).resolve().parents[2]
 HERE = Path(__file__).resolve().parent
@@ -353,3 +353,19 @@ def _filesystem(folder: Path) -> str:
             if folder.resolve().is_relative_to(mount) and len(mount) >= len(best):
                 best, kind = mount, type_
     return kind
+
+
+def leave(main: Callable[[Sequence[str]], int]) -> NoReturn:
+    """Run a script to its end and leave with its exit code; SIGTERM ends what was started, as Ctrl-C does."""
+    signal.signal(signal.SIGTERM, _terminated)
+    try:
+        sys.exit(main(sys.argv[1:]))
+    except Wrong as error:
+        sys.exit(f"wrong: {error}")
+    except KeyboardInterrupt:
+        sys.exit(130)
+
+
+def _terminated(*_: object) -> NoReturn:
+    # An exception, so that what was started is ended and the folder goes.
+    sys.exit(143)
