@@ -59,8 +59,12 @@ class Store(Protocol):
         """Do now and then what keeps the store fit."""
         ...
 
-    def begin_run(self, plan: Plan, scopes: Sequence[Scope]) -> None:
-        """Write down that a run begins, and what it is to cover."""
+    def begin_run(self, plan: Plan) -> None:
+        """Write down that a run begins."""
+        ...
+
+    def want(self, scopes: Sequence[Scope]) -> None:
+        """Write down what the run is to cover."""
         ...
 
     def update_run(self, state: RunState) -> None:
@@ -89,7 +93,7 @@ class Source(Protocol):
 
     @property
     def scopes(self) -> tuple[Scope, ...]:
-        """What the run is to cover."""
+        """What the run is to cover; all of it is known once `universe` was asked."""
         ...
 
     @property
@@ -102,8 +106,27 @@ class Source(Protocol):
         """How many listings may be walked at once."""
         ...
 
-    def universe(self) -> Interval:
-        """The lowest and the highest key there can be."""
+    @property
+    def numbered(self) -> bool:
+        """Whether coverage counts the keys of items, so that a stretch can hold no more of them than its size."""
+        ...
+
+    @property
+    def lists_anew(self) -> bool:
+        """Whether every run lists all there is, whatever was proven before."""
+        ...
+
+    @property
+    def has_details(self) -> bool:
+        """Whether items may need a request of their own."""
+        ...
+
+    def universe(self) -> Interval | Mapping[Scope, Interval]:
+        """The lowest and the highest position there can be: of all scopes, where they share their pages, or of each."""
+        ...
+
+    def changes(self, covered: Mapping[Scope, Covered]) -> Sequence[Walk]:
+        """Walks that list what has changed of the scopes that are covered up to their heads, since they were walked."""
         ...
 
     def page(self, walk: Walk) -> Page:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping, Sequence
 from itertools import pairwise
 
-from fetcher.model import Interval, Order, Scope, Walk
+from fetcher.model import Interval, Key, Order, Scope, Walk
 
 
 def missing(universe: Interval, covered: Iterable[Interval]) -> list[Interval]:
@@ -50,3 +50,16 @@ def plan_walks(
 def clip(interval: Interval, bounds: Interval) -> Interval:
     """The part of `interval` that lies within `bounds`; empty when there is none."""
     return Interval(max(interval.lo, bounds.lo), min(interval.hi, bounds.hi))
+
+
+def list_key(walk_scopes: Sequence[Scope], lo: int) -> Key:
+    """The key of a list page that failed: where it begins, and in which scope where each is listed by itself."""
+    return lo if all(isinstance(scope, int) for scope in walk_scopes) else f"{walk_scopes[0]} @{lo}"
+
+
+def is_listed(key: Key, scopes: Sequence[Scope], proven: Interval) -> bool:
+    """Whether a list page of that key lies in what is proven for `scopes`."""
+    if isinstance(key, int):
+        return key in proven
+    scope, _, lo = key.rpartition(" @")
+    return scope in scopes and lo.lstrip("-").isdigit() and int(lo) in proven

@@ -14,7 +14,7 @@ from typing import Any, Literal
 
 from fetcher.canary import ITEMS, Canary
 from fetcher.contracts import Source, Store
-from fetcher.coverage import clip, plan_walks
+from fetcher.coverage import clip, list_key, plan_walks
 from fetcher.errors import FetcherError, Interrupted, LoginError, RemoteError, RequestFailed, Stopped, StoreError
 from fetcher.governor import Governor, backoff
 from fetcher.model import (
@@ -107,6 +107,7 @@ class _Open:
     """The batch that is being filled."""
 
     pages: list[Page] = field(default_factory=list)
+    parts: list[tuple[Key, Detail]] = field(default_factory=list)
     details: dict[Key, Detail] = field(default_factory=dict)
     gone: list[Key] = field(default_factory=list)
     failures: list[Failure] = field(default_factory=list)
@@ -115,35 +116,75 @@ class _Open:
     def weight(self) -> float:
         """How full it is, in details."""
         listed = sum(len(page.rows) for page in self.pages)
-        return max(len(self.details) + len(self.gone) + len(self.failures), listed / LISTED_PER_DETAIL)
+        details = sum(len(page.details) for page in self.pages) + len(self.details)
+        pieces = sum(len(rows) for _, part in self.parts for rows in part.rows.values())
+        return max(details + len(self.gone) + len(self.failures), (listed + pieces) / LISTED_PER_DETAIL)
+
+    @property
+    def feeds(self) -> bool:
+        """Whether committing it makes work due."""
+        return any(len(page.rows) > len(page.details) for page in self.pages)
 
 
-def survey(source: Source, store: Store | None, plan: Plan, universe: Interval) -> tuple[list[Walk], Start, float]:
-    """What is to be walked and fetched, and how many items an id stands for (0 to 1; 1 while nothing is known).
+def survey(
+    source: Source, store: Store | None, plan: Plan, universe: Interval | Mapping[Scope, Interval]
+) -> tuple[list[Walk], Start, float | None]:
+    """What is to be walked and fetched, and how many items a position stands for: 0 to 1, or None.
 
-    `store` is None where there is no database yet.
+    None says that nobody can tell, as where positions are times. `store` is None where there is no database yet.
     """
     covered: Mapping[Scope, Sequence[Covered]] = dict.fromkeys(source.scopes, ())
     queued = 0
     if store is not None:
         covered, queued = store.coverage(source.scopes), store.counts().work
-    stretches = {scope: [Interval(each.lo, each.hi) for each in found] for scope, found in covered.items()}
-    within = clip(universe, plan.bounds) if plan.bounds else universe
-    head = plan.bounds is None or plan.bounds.hi > universe.hi
-    walks = plan_walks(within, stretches, plan.order, head=head) if within.size else []
-    # Per scope, since each counts its own items; the widest stretch says how many ids there were.
-    items = sum(each.items for found in covered.values() for each in found)
-    span = max((sum(each.size for each in found) for found in stretches.values()), default=0)
-    density = min(1.0, items / span) if span else 1.0
+    walks = _plan_walks(source, covered, plan, universe)
+    density = _density(covered) if source.numbered else None
     missing = sum(walk.hole.size for walk in walks)
     start = Start(
         newest=max((walk.hole.hi for walk in walks), default=None),
         oldest=min((walk.hole.lo for walk in walks), default=None),
-        estimate=round(missing * density) + queued,
+        estimate=queued + round(missing * density) if density is not None else None if walks else queued,
         queued=queued,
         holes=len(walks),
     )
     return walks, start, density
+
+
+def _plan_walks(
+    source: Source,
+    covered: Mapping[Scope, Sequence[Covered]],
+    plan: Plan,
+    universe: Interval | Mapping[Scope, Interval],
+) -> list[Walk]:
+    """Walks over all that is missing, then those over what has changed of what is not."""
+    together = (
+        {(*covered,): universe} if isinstance(universe, Interval) else {(each,): universe[each] for each in covered}
+    )
+    stretches = {
+        scope: [] if source.lists_anew else [Interval(each.lo, each.hi) for each in found]
+        for scope, found in covered.items()
+    }
+    walks: list[Walk] = []
+    listed: dict[Scope, Covered] = {}
+    for scopes, whole in together.items():
+        within = clip(whole, plan.bounds) if plan.bounds else whole
+        head = plan.bounds is None or plan.bounds.hi > whole.hi
+        if within.size:
+            walks += plan_walks(within, {scope: stretches[scope] for scope in scopes}, plan.order, head=head)
+        # What has holes is walked there first: what has changed of the rest is for a later run.
+        for scope in scopes:
+            parts = covered[scope]
+            if len(parts) == 1 and parts[0].lo <= within.lo and not source.lists_anew:
+                listed[scope] = parts[0]
+    return [*walks, *source.changes(listed)]
+
+
+def _density(covered: Mapping[Scope, Sequence[Covered]]) -> float:
+    """How many items there were for each number that was listed; 1 while nothing is known."""
+    # Per scope, since each counts its own items; the widest stretch says how many ids there were.
+    items = sum(each.items for found in covered.values() for each in found)
+    span = max((sum(each.hi - each.lo + 1 for each in found) for found in covered.values()), default=0)
+    return min(1.0, items / span) if span else 1.0
 
 
 class Engine:
@@ -193,7 +234,7 @@ class Engine:
         self._open = _Open()
         self._counts = Counts()
         self._queued = 0
-        self._density = 1.0
+        self._density: float | None = None
         self._said: set[str] = set()
         self._look_at = 0.0
         self._dry = False
@@ -212,12 +253,12 @@ class Engine:
         Whatever ends it, what was finished by then is committed first.
         """
         plan = self._plan
-        self._store.begin_run(plan, self._source.scopes)
+        self._store.begin_run(plan)
         self._stop.on_set(partial(self._done.put, None))
         self._details: Workers[_About] = Workers(plan.workers, self._done, "fetcher-detail")
         # With one worker there is one thread, so that never two requests are open.
         self._lists = self._details
-        if plan.workers > 1:
+        if plan.workers > 1 and self._source.has_details:
             try:
                 self._lists = Workers(self._source.walks, self._done, "fetcher-list")
             except BaseException:
@@ -251,16 +292,19 @@ class Engine:
             raise
 
     def _survey(self) -> None:
-        walks, start, self._density = survey(self._source, self._store, self._plan, self._first_answer())
+        universe = self._first_answer()
+        self._store.want(self._source.scopes)
+        walks, start, self._density = survey(self._source, self._store, self._plan, universe)
         self._walks.extend(walks)
         self._queued = start.queued
         self._known = self._store.known()
         self._answered_at = self._stop.now()
         self._paces.append((self._stop.now(), 0))
         self._on_start(start)
-        self._store.prepare_load(min(start.estimate, self._plan.limit or start.estimate))
+        if start.estimate is not None:
+            self._store.prepare_load(min(start.estimate, self._plan.limit or start.estimate))
 
-    def _first_answer(self) -> Interval:
+    def _first_answer(self) -> Interval | Mapping[Scope, Interval]:
         """The universe, waited for at most FIRST_ANSWER_SECONDS."""
         attempts = 0
         began = asked_at = self._stop.now()
@@ -270,7 +314,7 @@ class Engine:
             try:
                 if isinstance(result, BaseException):
                     raise result
-                assert isinstance(result, Interval)
+                assert isinstance(result, Interval | Mapping)
                 return result
             except RequestFailed as error:
                 if error.outcome is Outcome.LIMITED:
@@ -347,6 +391,7 @@ class Engine:
         for failure in page.failures:
             log.info("%s %s cannot be used: %s", failure.stage, failure.key, failure.message)
         self._lost_pages = 0
+        self._walks.extendleft(reversed(page.more))
         self._go_on(listing, page.next)
 
     def _go_on(self, listing: _Listing, walk: Walk | None) -> None:
@@ -360,8 +405,7 @@ class Engine:
     def _page_failed(self, listing: _Listing, error: RequestFailed) -> None:
         """A page did not come; one more attempt is spent on it."""
         listing.attempts += 1
-        hole = listing.walk.hole
-        where = f"list page at {hole.hi if listing.walk.order == 'newest' else hole.lo}"
+        where = f"list page at {listing.walk.where}"
         if listing.attempts > self._plan.max_retries:
             self._lose_page(listing, where, error)
             return
@@ -383,10 +427,12 @@ class Engine:
             return
         self._unlisted = True
         unlisted, rest = skipped
-        message = f"{unlisted.lo:,} to {unlisted.hi:,} could not be listed: {error}"
+        name = listing.walk.label or f"{unlisted.lo:,} to {unlisted.hi:,}"
+        message = f"{name} could not be listed: {error}"
+        key = list_key(listing.walk.scopes, unlisted.lo)
         log.info("%s: set aside as failed", message)
         self._add(self._stop.now()).failures.append(
-            Failure("list", unlisted.lo, error.outcome, message, error.status, error.body, listing.attempts)
+            Failure("list", key, error.outcome, message, error.status, error.body, listing.attempts)
         )
         self._go_on(listing, rest)
 
@@ -430,11 +476,22 @@ class Engine:
         for key in keys:
             result = results[key]
             if isinstance(result, Detail):
-                batch.details[key] = result
                 self._known = key
                 self._heard(began)
                 if result.notes:
                     self._say(result.notes)
+                if result.rest is not None:
+                    batch.parts.append((key, result))
+                    self._fetching += 1
+                    self._details.send((key,), _go_on_with, key, result.rest)
+                    continue
+                batch.details[key] = result
+                if result.flaw is not None:
+                    log.info("%s %s: %s", self._stage.name, key, result.flaw)
+                    attempts = self._claimed[key].attempts + 1
+                    batch.failures.append(
+                        Failure(self._stage.name, key, Outcome.MALFORMED, result.flaw, attempts=attempts)
+                    )
             elif result is GONE or (isinstance(result, RequestFailed) and result.outcome is Outcome.GONE):
                 batch.gone.append(key)
                 self._heard(began)
@@ -740,11 +797,23 @@ class Engine:
         if batch.weight() >= plan.batch_size or self._stop.now() - batch.since >= plan.batch_seconds:
             return True
         # Nothing is gained by waiting when the workers have run dry and a page would feed them, or nothing comes.
-        return (bool(batch.pages) and self._fetching < plan.workers) or not self._flying()
+        return (batch.feeds and self._fetching < plan.workers) or not (self._flying() or self._page_due())
+
+    def _page_due(self) -> bool:
+        """Whether a page is about to be sent for."""
+        now = self._stop.now()
+        return not self._listing_waits() and any(each.due <= now for each in self._listings)
 
     def _commit(self) -> None:
         filled, self._open = self._open, _Open()
-        batch = Batch(tuple(filled.pages), filled.details, tuple(filled.gone), tuple(filled.failures), self._stage.name)
+        batch = Batch(
+            tuple(filled.pages),
+            tuple(filled.parts),
+            filled.details,
+            tuple(filled.gone),
+            tuple(filled.failures),
+            self._stage.name,
+        )
         if batch.empty:
             return
         state = RunState(self._progress())
@@ -792,7 +861,7 @@ class Engine:
         left = self._left()
         limit_left = self._limit_left()
         if limit_left is not None:
-            left = min(left, limit_left)
+            left = limit_left if left is None else min(left, limit_left)
         since, before = self._paces[0] if self._paces else (now, 0)
         fetched = self._counts.stored + self._counts.gone
         rate = (fetched - before) / (now - since) if now > since else 0.0
@@ -805,9 +874,9 @@ class Engine:
             counts=replace(self._counts, requests=traffic.requests, limited=traffic.limited),
             seconds=now - self._began,
             queued=self._queued,
-            left=left,
+            left=self._queued if left is None else left,
             rate=rate,
-            eta=left / rate if rate else None,
+            eta=left / rate if rate and left is not None else None,
             paused=paused,
             reason=reason,
             listing=bool(self._walks or self._listings),
@@ -816,11 +885,17 @@ class Engine:
             traffic=traffic,
         )
 
-    def _left(self) -> int:
-        """How many items are still to fetch, an estimate while listing goes on."""
-        unlisted = sum(walk.hole.size for walk in self._walks) + sum(each.walk.hole.size for each in self._listings)
-        listed = sum(len(page.rows) for page in self._open.pages)
-        return self._queued + listed + round(unlisted * self._density)
+    def _left(self) -> int | None:
+        """How many items are still to fetch, an estimate while listing goes on; None where nobody can tell."""
+        left = self._queued + sum(len(page.rows) - len(page.details) for page in self._open.pages)
+        for walk in (*self._walks, *(each.walk for each in self._listings)):
+            if walk.items is not None:
+                left += walk.items
+            elif self._density is not None:
+                left += round(walk.hole.size * self._density)
+            else:
+                return None
+        return left
 
     # --- ending ---------------------------------------------------------------------------------
 
@@ -836,7 +911,7 @@ class Engine:
         progress = self._progress()
         self._store.update_run(RunState(progress, ended, message))
         self._on_progress(replace(progress, ended=True))
-        return Summary(progress.counts, progress.seconds, ended, self._store.counts().parked, self._left())
+        return Summary(progress.counts, progress.seconds, ended, self._store.counts().parked, progress.left)
 
     def _interrupted(self) -> Interrupted:
         """End early: all sleepers are awake by now; take what is finished, commit it."""
@@ -902,6 +977,14 @@ class Engine:
 
 _ANSWERED = frozenset({Outcome.GONE, Outcome.LIMITED, Outcome.DENIED})
 """What a probe may end in besides a good answer, to show that the host is there."""
+
+
+def _go_on_with(key: Key, rest: Callable[[], Detail]) -> Mapping[Key, Detail | Gone | Exception]:
+    """The next piece of one item's details."""
+    try:
+        return {key: rest()}
+    except FetcherError as error:
+        return {key: error}
 
 
 def _login_needed(error: RequestFailed) -> LoginError:

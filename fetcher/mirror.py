@@ -20,6 +20,7 @@ from fetcher.governor import Governor
 from fetcher.metrics import MetricsFile
 from fetcher.model import (
     Committed,
+    Covered,
     Detail,
     Gone,
     Interval,
@@ -36,7 +37,7 @@ from fetcher.model import (
     Walk,
 )
 from fetcher.settings import Settings, load
-from fetcher.sources import Source, find, views_of
+from fetcher.sources import Source, find, of
 from fetcher.stop import Stop
 from fetcher.stores.file import origin_of, source_of
 from fetcher.stores.sqlite import SqliteStore
@@ -54,12 +55,15 @@ BYTES_AN_ITEM = 3_200
 
 @dataclass(frozen=True, slots=True)
 class Preview:
-    """What a run would do: what it would find to do, requests, seconds at best, bytes of disk; all estimates."""
+    """What a run would do: what it would find to do, requests, seconds at best, bytes of disk.
+
+    All are estimates, None where nobody can tell.
+    """
 
     start: Start
-    requests: int
-    seconds: float
-    bytes: int
+    requests: int | None
+    seconds: float | None
+    bytes: int | None
 
 
 def fetch(
@@ -151,8 +155,8 @@ def _run(
         path,
         parts.source.name,
         parts.source.tables,
-        parts.client.base_url,
-        views=views_of(parts.source),
+        parts.base_url,
+        views=of(parts.source, "views"),
         clock=parts.stop.time,
         warn=log.warning,
         stopped=parts.stop.is_set,
@@ -162,9 +166,10 @@ def _run(
         if not prepare(store):
             return None
         store.begin_sweep(full=parts.plan.full)
-        host = urlsplit(parts.client.base_url).netloc
-        parts.governor.recall(store.learned(host))
-        store.learn(host, parts.governor.learned)
+        if parts.client is not None:
+            host = urlsplit(parts.base_url).netloc
+            parts.governor.recall(store.learned(host))
+            store.learn(host, parts.governor.learned)
         metrics = MetricsFile(parts.settings.metrics_file, parts.source.name) if parts.settings.metrics_file else None
 
         def on_progress(progress: Progress) -> None:
@@ -186,7 +191,7 @@ def _run(
         return engine.run()
     finally:
         store.close()
-        parts.client.close()
+        parts.close()
 
 
 def preview(
@@ -211,11 +216,11 @@ def preview(
     finally:
         if store is not None:
             store.close()
-        parts.client.close()
+        parts.close()
     return _estimate(start, parts, limit)
 
 
-def remaining(source: Source, client: Client, path: Path, universe: Interval) -> Start:
+def remaining(source: Source, client: Client, path: Path, universe: Interval | Mapping[Scope, Interval]) -> Start:
     """What a mirror of all of `universe` at `path` has still to list and to fetch; asks the API nothing.
 
     Raises StoreError.
@@ -230,13 +235,15 @@ def remaining(source: Source, client: Client, path: Path, universe: Interval) ->
 
 def _estimate(start: Start, parts: _Parts, limit: int | None) -> Preview:
     settings = parts.settings
-    details = start.estimate if limit is None else min(limit, start.estimate)
-    listed = max(0, details - start.queued)
-    pages = -(-listed // parts.source.page_size) + start.holes
-    total = details + pages + 1
+    if start.estimate is None:
+        return Preview(start, None, None, None)
+    items = start.estimate if limit is None else min(limit, start.estimate)
+    listed = max(0, items - start.queued)
+    pages = -(-listed // of(parts.source, "page_size")) + start.holes
+    total = pages + 1 + (items if parts.listing.has_details else 0)
     ceiling = settings.max_requests_per_second
     seconds = max(total / ceiling if ceiling else 0.0, pages * settings.request_delay)
-    return Preview(start, total, seconds, details * BYTES_AN_ITEM)
+    return Preview(start, total, seconds, items * BYTES_AN_ITEM)
 
 
 @dataclass(frozen=True, slots=True)
@@ -244,7 +251,7 @@ class _Listing:
     """A source bound to its client, as the engine wants it."""
 
     source: Source
-    client: Client
+    client: Client | None
 
     @property
     def scopes(self) -> tuple[Scope, ...]:
@@ -252,36 +259,60 @@ class _Listing:
 
     @property
     def login_scopes(self) -> tuple[Scope, ...]:
-        shown = self.source.open_scopes
-        return tuple(scope for scope in self.scopes if scope not in shown) if self.source.cookies else ()
+        shown = of(self.source, "open_scopes")
+        if shown is None or not of(self.source, "cookies"):
+            return ()
+        return tuple(scope for scope in self.scopes if scope not in shown)
 
     @property
     def walks(self) -> int:
-        return self.source.walks
+        return int(of(self.source, "walks"))
 
-    def universe(self) -> Interval:
+    @property
+    def numbered(self) -> bool:
+        return self.source.tables[0].is_numbered
+
+    @property
+    def lists_anew(self) -> bool:
+        return bool(of(self.source, "lists_anew"))
+
+    @property
+    def has_details(self) -> bool:
+        return any(of(self.source, each) is not None for each in ("detail", "details"))
+
+    def universe(self) -> Interval | Mapping[Scope, Interval]:
         return self.source.universe(self.client)
+
+    def changes(self, covered: Mapping[Scope, Covered]) -> Sequence[Walk]:
+        return tuple(of(self.source, "changes")(self.client, covered)) if covered else ()
 
     def page(self, walk: Walk) -> Page:
         return self.source.page(self.client, walk)
 
     def skip(self, walk: Walk) -> tuple[Interval, Walk | None] | None:
-        return self.source.skip(walk)
+        found: tuple[Interval, Walk | None] | None = of(self.source, "skip")(walk)
+        return found
 
     def probe(self, key: Key | None) -> None:
-        client = self.client.going_first()
-        if key is None:
+        client = self.client and self.client.going_first()
+        detail = of(self.source, "detail")
+        if key is None or detail is None:
             self.source.universe(client)
         else:
-            self.source.detail(client, key)
+            detail(client, key)
 
 
-def _details(source: Source, client: Client, keys: Sequence[Key]) -> Mapping[Key, Detail | Gone | Exception]:
+def _details(source: Source, client: Client | None, keys: Sequence[Key]) -> Mapping[Key, Detail | Gone | Exception]:
     """The stage `detail`: one request a key, a failure being that key's alone."""
+    together = of(source, "details")
+    if together is not None:
+        found: Mapping[Key, Detail | Gone | Exception] = together(client, keys)
+        return found
+    detail = of(source, "detail")
     results: dict[Key, Detail | Gone | Exception] = {}
     for key in keys:
         try:
-            results[key] = source.detail(client, key)
+            results[key] = detail(client, key)
         except FetcherError as error:
             results[key] = error
     return results
@@ -296,10 +327,15 @@ class _Parts:
     source: Source
     stop: Stop
     governor: Governor
-    client: Client
+    client: Client | None
+    base_url: str
     plan: Plan
     listing: _Listing
     stage: Stage
+
+    def close(self) -> None:
+        if self.client is not None:
+            self.client.close()
 
     @classmethod
     def make(
@@ -326,35 +362,44 @@ class _Parts:
             load(kind.Options, {key: value for key, value in given.items() if key in kind.Options.model_fields})
         )
         path = Path(db) if db is not None else settings.db_path
-        workers = settings.max_parallel_requests
+        if settings.start_from is not None and not kind.tables[0].is_numbered:
+            raise ConfigurationError(f"START_FROM (--start-from): the items of {name} have no numbers to begin at")
+        listing = _Listing(source, None)
+        walks = listing.walks
+        workers = settings.max_parallel_requests if listing.has_details else walks
         # Listing has a slot of its own, except for who wants never two requests open.
-        parallel = 1 if workers == 1 else workers + kind.walks
+        parallel = workers if workers == 1 or not listing.has_details else workers + walks
         governor = Governor(
             stop,
             parallel=parallel,
             ceiling=settings.max_requests_per_second,
             max_pause=settings.max_backoff_seconds,
-            least=parallel if settings.min_parallel_requests == workers else settings.min_parallel_requests,
+            least=parallel if settings.min_parallel_requests >= workers else settings.min_parallel_requests,
             lower=settings.latency_lower_threshold,
             upper=settings.latency_upper_threshold,
             refusals=settings.rate_limit_adjustment_threshold,
         )
-        client = Client(
-            base_url_for(settings, path, kind),
-            governor,
-            stop,
-            user_agent=settings.user_agent,
-            timeout=settings.request_timeout,
-            cookies=source.cookies,
-            judge=source.judge,
-            session=session,
-        )
+        base_url = base_url_for(settings, path, kind)
+        client = None
+        if kind.base_url is not None:
+            client = Client(
+                base_url,
+                governor,
+                stop,
+                user_agent=settings.user_agent,
+                timeout=settings.request_timeout,
+                cookies=of(source, "cookies"),
+                judge=of(source, "judge"),
+                session=session,
+            )
+            base_url = client.base_url
         plan = Plan(
             workers=workers,
             batch_size=settings.db_batch_size,
             batch_seconds=settings.db_batch_seconds,
-            delay=settings.request_delay,
-            max_retries=settings.max_retries,
+            delay=settings.request_delay if client is not None else 0.0,
+            # What is wrong with a file is not cured by looking again.
+            max_retries=settings.max_retries if client is not None else 0,
             max_backoff=settings.max_backoff_seconds,
             max_outage=settings.max_outage_seconds,
             order=order,
@@ -363,8 +408,8 @@ class _Parts:
             min_free=_kept_free(path, settings.min_free_disk_mb * 1_000_000),
             limit=limit,
         )
-        stage = Stage("detail", partial(_details, source, client))
-        return cls(settings, path, source, stop, governor, client, plan, _Listing(source, client), stage)
+        stage = Stage("detail", partial(_details, source, client), of(source, "batch"))
+        return cls(settings, path, source, stop, governor, client, base_url, plan, _Listing(source, client), stage)
 
 
 def _kept_free(path: Path, most: int) -> int:
@@ -376,8 +421,13 @@ def _kept_free(path: Path, most: int) -> int:
 
 
 def base_url_for(settings: Settings, path: Path, kind: type[Source]) -> str:
-    """The address that a mirror at `path` is to be made from."""
-    return settings.api_base_url or _mirrored_from(path, kind.name) or kind.base_url
+    """The address that a mirror at `path` is to be made from. Raises ConfigurationError when nobody has named one."""
+    if kind.base_url is None:
+        return ""
+    found = settings.api_base_url or _mirrored_from(path, kind.name) or kind.base_url
+    if not found:
+        raise ConfigurationError(f"API_BASE_URL (--base-url) is needed: the address of the {kind.name} API to mirror")
+    return found
 
 
 def _mirrored_from(path: Path, source: str) -> str | None:

@@ -11,7 +11,7 @@ Key = int | str
 """What names an item within its source."""
 
 Scope = int | str
-"""What a listing covers: one content-flag bit of pr0gramm, one collection of a STAC catalogue."""
+"""What a listing covers: one content-flag bit of pr0gramm, one collection of a STAC catalogue with its filter."""
 
 Order = Literal["newest", "oldest"]
 """The direction of listing and of claims."""
@@ -43,23 +43,46 @@ class Column:
 
 
 @dataclass(frozen=True, slots=True)
+class Generated:
+    """A column that the database reads out of a JSON column at `path` (`$."eo:cloud_cover"`) whenever it is asked."""
+
+    name: str
+    type: Literal["integer", "real", "text"]
+    column: str
+    path: str
+
+
+@dataclass(frozen=True, slots=True)
 class Table:
     """A table that a source fills: the API's fields under the API's names, then `extra` for all the others.
 
-    The one table without `parent` holds the items, keyed by its first column. A table with `parent` holds what belongs
-    to an item: `parent` is its first column, which names the item, and the first declared column tells its rows apart.
-    `in_scope` is an SQL condition, true for an item row that belongs to the coverage scope `:scope`.
+    The first table holds the items, keyed by its first column. A table with `parent` holds what belongs to an item:
+    `parent` is its first column, which names the item, and the first declared column tells its rows apart. Any other
+    table without `parent` stands alone, keyed by its first column.
 
-    Of a table with `parent`, `search` names the columns of texts that full-text search looks into (where items have
-    whole numbers for keys), and `index` those by which rows are looked up.
+    Of the items' table `in_scope` is an SQL condition, true for a row that belongs to the coverage scope `:scope`.
+    Coverage counts keys; where these are no whole numbers, it counts what the last column of `position` holds, and an
+    index over `position` finds it. `version` names columns that tell whether an item has changed: it is fetched again
+    when they have.
+
+    `generated` columns come on top. `search` names the columns of texts that full-text search looks into (where items
+    have whole numbers for keys, in tables with `parent`), and `index` those by which rows are looked up.
     """
 
     name: str
     columns: tuple[Column, ...]
     parent: str | None = None
     in_scope: str = "1"
+    position: tuple[str, ...] = ()
+    version: tuple[str, ...] = ()
+    generated: tuple[Generated, ...] = ()
     search: tuple[str, ...] = ()
     index: tuple[str, ...] = ()
+
+    @property
+    def is_numbered(self) -> bool:
+        """Whether items have whole numbers for keys."""
+        return self.columns[0].type == "integer"
 
 
 @dataclass(frozen=True, slots=True)
@@ -93,6 +116,9 @@ class Walk:
     `hole` is what is left to prove. With `head` the hole reaches up to the newest item there is, whatever that is by
     now: `hole.hi` is then only the newest key known when the walk was planned. `started` is false until its first page;
     `proves` is false once it has come to where items may still appear: from there on it lists and proves nothing.
+
+    `at` is where it goes on, in its source's own terms; `items` is about how many it has still to list, where the
+    source can tell; `label` names it to people.
     """
 
     hole: Interval
@@ -101,6 +127,14 @@ class Walk:
     head: bool = False
     started: bool = False
     proves: bool = True
+    at: Any = None
+    items: int | None = None
+    label: str = ""
+
+    @property
+    def where(self) -> str:
+        """Where it is, as a person is told."""
+        return self.label or f"{self.hole.hi if self.order == 'newest' else self.hole.lo}"
 
     def after(self, **changes: Any) -> Walk:
         """The walk that goes on from here."""
@@ -112,8 +146,12 @@ class Page:
     """One listing response.
 
     `rows` are item rows (declared columns, then `extra`); `proven` is the interval that they prove for `scopes`, or
-    None; `next` is the walk that continues it, or None; `notes` say what was unusual in the answer; `failures` are
-    listed items that could not be used.
+    None; `next` is the walk that continues it, or None, and `more` are walks that list the rest beside it; `notes` say
+    what was unusual in the answer; `failures` are listed items that could not be used.
+
+    `details` are those of listed items that need no request of their own, by key; `others` are rows of the tables that
+    stand alone. Where many pages prove an interval only together, the last of them does, and `began` is when their walk
+    began (Unix seconds): what was stored there and is not listed since is listed no more, unless `whole` is false.
     """
 
     rows: tuple[Row, ...]
@@ -122,14 +160,26 @@ class Page:
     next: Walk | None
     notes: tuple[str, ...] = ()
     failures: tuple[Failure, ...] = ()
+    more: tuple[Walk, ...] = ()
+    details: Mapping[Key, Detail] = field(default_factory=dict)
+    others: Mapping[str, Sequence[Row]] = field(default_factory=dict)
+    began: float | None = None
+    whole: bool = True
 
 
 @dataclass(frozen=True, slots=True)
 class Detail:
-    """What one item's own request gave: the rows of each child table, replacing those stored."""
+    """What one item's own request gave: the rows of each child table, replacing those stored.
+
+    Where that is too much for one piece, `rest` gives the next one, whose `part` is greater by one; its rows are added.
+    `flaw` says what was wrong with some of it: the rows are kept, and the item counts as failed too.
+    """
 
     rows: Mapping[str, Sequence[Row]]
     notes: tuple[str, ...] = ()
+    part: int = 0
+    rest: Callable[[], Detail] | None = None
+    flaw: str | None = None
 
 
 class Gone:
@@ -216,12 +266,13 @@ class Plan:
 class Start:
     """What a run found as it began: the newest and oldest key still to list, and how much is to be fetched.
 
-    `newest` and `oldest` are None when nothing is left to list; `estimate` counts items, queued ones included.
+    `newest` and `oldest` are None when nothing is left to list; `estimate` counts items, queued ones included, and is
+    None where nobody can tell yet.
     """
 
     newest: int | None
     oldest: int | None
-    estimate: int
+    estimate: int | None
     queued: int
     holes: int
 
@@ -343,9 +394,10 @@ class RunState:
 
 @dataclass(frozen=True, slots=True)
 class Batch:
-    """What one transaction writes."""
+    """What one transaction writes; `parts` are pieces of details of which more is to come, in their order."""
 
     pages: tuple[Page, ...] = ()
+    parts: tuple[tuple[Key, Detail], ...] = ()
     details: Mapping[Key, Detail] = field(default_factory=dict)
     gone: tuple[Key, ...] = ()
     failures: tuple[Failure, ...] = ()
@@ -354,7 +406,7 @@ class Batch:
     @property
     def empty(self) -> bool:
         """Whether there is nothing in it."""
-        return not (self.pages or self.details or self.gone or self.failures)
+        return not (self.pages or self.parts or self.details or self.gone or self.failures)
 
 
 @dataclass(frozen=True, slots=True)

@@ -28,7 +28,7 @@ import fetcher
 from fetcher import errors
 from fetcher.cli import EXIT_CODES, cli
 from fetcher.settings import Settings
-from fetcher.sources import Source, registry, views_of
+from fetcher.sources import Source, of, registry
 from fetcher.stores.sqlite import SqliteStore
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -390,11 +390,13 @@ def database_page() -> str:
     for name, kind in sources().items():
         with TemporaryDirectory() as folder:
             path = Path(folder) / "fresh.db"
-            with closing(SqliteStore.open(path, name, kind.tables, kind.base_url, views=views_of(kind))) as store:
+            with closing(
+                SqliteStore.open(path, name, kind.tables, kind.base_url or "", views=of(kind, "views"))
+            ) as store:
                 # As it is after a run that was complete.
                 store.finish_load()
             with closing(sqlite3.connect(path)) as conn:
-                own = [each.name for each in (*kind.tables, *views_of(kind))]
+                own = [each.name for each in (*kind.tables, *of(kind, "views"))]
                 parts += described(conn, own, name)
     return "\n".join(parts)
 
@@ -492,10 +494,11 @@ def sources_page() -> str:
             )
             for each in kind.tables
         ]
+        address = {None: "none", "": "to be given"}.get(kind.base_url) or code(kind.base_url)
         parts.append(
             f"## `{name}`\n\n{doc(kind)}\n\n{module}\n\n"
-            f"- Base URL: `{kind.base_url}`\n"
-            f"- Items a page: {kind.page_size}; listings walked at once: {kind.walks}\n\n"
+            f"- Base URL: {address}\n"
+            f"- Items a page: {of(kind, 'page_size')}\n\n"
             f"{table(('table', 'holds', 'required fields'), tables)}\n"
             f"Its settings, besides [those of the engine](settings.md):\n\n{settings_table(kind.Options)}"
         )

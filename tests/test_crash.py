@@ -272,7 +272,8 @@ def store(tmp_path: Path) -> Iterator[Callable[[], SqliteStore]]:
         for each in opened:
             each.close()
         opened.append(open_store(tmp_path / "mirror.db"))
-        opened[-1].begin_run(Plan(), (1,))
+        opened[-1].begin_run(Plan())
+        opened[-1].want((1,))
         return opened[-1]
 
     yield open_

@@ -31,7 +31,8 @@ DB = Path("m.db")
 def opened(**more: Any) -> Iterator[SqliteStore]:
     store = SqliteStore.open(DB, "toy", (THINGS, NOTES), "http://toy.test", **more)
     try:
-        store.begin_run(Plan(), (1,))
+        store.begin_run(Plan())
+        store.want((1,))
         yield store
     finally:
         store.close()

@@ -54,7 +54,8 @@ DB = Path("m.db")
 def opened(path: Path = DB, tables: tuple[Table, ...] = TABLES, **more: Any) -> Iterator[SqliteStore]:
     store = SqliteStore.open(path, "toy", tables, "http://toy.test", **more)
     try:
-        store.begin_run(Plan(), (1,))
+        store.begin_run(Plan())
+        store.want((1,))
         yield store
     finally:
         store.close()
@@ -383,7 +384,8 @@ def mirrored(tmp_path_factory: pytest.TempPathFactory) -> Path:
     keys = column(db, "SELECT id FROM items ORDER BY id DESC LIMIT 3")
     texts = ("c++ code", "it's foo-bar, isn't it", "evil \x1b]0;title\x07 \x1b[31mred \u202eword")
     with closing(SqliteStore.open(db, "pr0gramm", Pr0gramm.tables, "http://x", views=Pr0gramm.views)) as store:
-        store.begin_run(Plan(), (1,))
+        store.begin_run(Plan())
+        store.want((1,))
         details = {
             key: Detail({"tags": [(key, 1, f"zz{at} {text}", 0.5, None), (key, 2, "plain tag", 0.4, None)]})
             for at, (key, text) in enumerate(zip(keys, texts, strict=True))

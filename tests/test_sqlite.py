@@ -82,7 +82,8 @@ def opened(
 ) -> Iterator[SqliteStore]:
     store = SqliteStore.open(path, "toy", tables, "http://toy.test", clock=clock or Clock(), **more)
     try:
-        store.begin_run(Plan(), (1,))
+        store.begin_run(Plan())
+        store.want((1,))
         yield store
     finally:
         store.close()
@@ -816,7 +817,7 @@ def test_looking_at_a_mirror_writes_nothing() -> None:
     assert peeked is not None
     assert (peeked.counts(), peeked.coverage((1,))[1][0].hi) == (StoreCounts(1, 0, 1, 0), 3)
     with pytest.raises(StoreError, match="read-only"):
-        peeked.begin_run(Plan(), (1,))
+        peeked.begin_run(Plan())
     peeked.close()
     assert DB.read_bytes() == before
 
@@ -883,7 +884,8 @@ def learned_column() -> Any:
 
 def test_what_was_learned_is_written_with_the_run_when_it_changed_and_kept_per_host(store: SqliteStore) -> None:
     known = KNOWN
-    store.begin_run(Plan(), (1,))
+    store.begin_run(Plan())
+    store.want((1,))
     assert store.learned("here") is None
     store.learn("here", lambda: known)
     store.update_run(IDLE)
@@ -902,7 +904,8 @@ def test_what_was_learned_is_written_with_the_run_when_it_changed_and_kept_per_h
 
 def test_at_the_end_of_a_run_all_is_written_that_was_learned(store: SqliteStore) -> None:
     known = KNOWN
-    store.begin_run(Plan(), (1,))
+    store.begin_run(Plan())
+    store.want((1,))
     store.learn("here", lambda: known)
     store.update_run(IDLE)
     known = replace(KNOWN, rate=41.0)
@@ -911,7 +914,8 @@ def test_at_the_end_of_a_run_all_is_written_that_was_learned(store: SqliteStore)
 
 
 def test_of_many_hosts_the_last_ones_asked_are_kept(store: SqliteStore) -> None:
-    store.begin_run(Plan(), (1,))
+    store.begin_run(Plan())
+    store.want((1,))
     for port in range(15):
         store.learn(f"host:{port}", lambda: KNOWN)
         store.update_run(replace(IDLE, ended="complete"))
@@ -922,7 +926,8 @@ def test_of_many_hosts_the_last_ones_asked_are_kept(store: SqliteStore) -> None:
 def test_damaged_knowledge_is_ignored_with_a_warning_and_written_anew(damage: str) -> None:
     said: list[str] = []
     with opened(warn=said.append) as store:
-        store.begin_run(Plan(), (1,))
+        store.begin_run(Plan())
+        store.want((1,))
         with closing(sqlite3.connect(DB)) as conn, conn:
             conn.execute("UPDATE sources SET learned = ?", [damage])
         assert store.learned("here") is None

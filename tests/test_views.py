@@ -13,7 +13,7 @@ import pytest
 
 from fetcher.model import View
 from fetcher.simulator import Simulator, World
-from fetcher.sources import registry, views_of
+from fetcher.sources import of, registry
 from fetcher.sources.pr0gramm import Pr0gramm
 from fetcher.stores.sqlite import SqliteStore
 from tests.helpers import column, mirror, one, query
@@ -111,5 +111,5 @@ def test_a_source_may_have_no_views() -> None:
     class Plain:
         name = "plain"
 
-    assert views_of(Plain) == ()  # type: ignore[arg-type]
-    assert views_of(registry()["pr0gramm"]) == Pr0gramm.views
+    assert of(Plain, "views") == ()  # type: ignore[arg-type]
+    assert of(registry()["pr0gramm"], "views") == Pr0gramm.views

@@ -69,9 +69,10 @@ def _show(found: Preview, settings: Settings, order: str) -> None:
     for line in start_lines(found.start, settings, order):
         click.echo(line)
     click.echo(f"Ranges to list: {found.start.holes:,}")
-    click.echo(f"Requests: ~{found.requests:,}")
-    ceiling = settings.max_requests_per_second
-    pace = f"at {ceiling:g} requests/s" if ceiling else "by the delay between list pages alone, no ceiling is set"
-    click.echo(f"Time: at least {duration(found.seconds)} {pace}")
-    click.echo(f"Disk: ~{size(found.bytes)}")
+    if found.requests is not None and found.seconds is not None and found.bytes is not None:
+        click.echo(f"Requests: ~{found.requests:,}")
+        ceiling = settings.max_requests_per_second
+        pace = f"at {ceiling:g} requests/s" if ceiling else "by the delay between list pages alone, no ceiling is set"
+        click.echo(f"Time: at least {duration(found.seconds)} {pace}")
+        click.echo(f"Disk: ~{size(found.bytes)}")
     click.echo("Nothing was written.")

@@ -21,7 +21,7 @@ from fetcher.errors import ConfigurationError, Stopped, StoreError
 from fetcher.governor import Governor
 from fetcher.mirror import BYTES_AN_ITEM, base_url_for, remaining
 from fetcher.settings import ENV_FILE, Settings
-from fetcher.sources import Source, find, registry
+from fetcher.sources import Source, find, of, registry
 from fetcher.stop import Stop
 from fetcher.stores.file import is_new, source_of
 from fetcher.stores.health import Health, examine, is_begun
@@ -142,8 +142,8 @@ class _Visit:
             self._stop,
             user_agent=loaded.user_agent,
             timeout=loaded.request_timeout,
-            cookies=source.cookies,
-            judge=source.judge,
+            cookies=of(source, "cookies"),
+            judge=of(source, "judge"),
             session=self._session,
         )
         self._remote = Remote(source, client, loaded.request_timeout)
@@ -194,10 +194,8 @@ class _Visit:
         overview = self._health.overview if self._health is not None else None
         if self._remote is not None and self._remote.universe is not None:
             try:
-                return (
-                    remaining(self._remote.source, self._remote.client, self._path, self._remote.universe).estimate
-                    * BYTES_AN_ITEM
-                )
+                start = remaining(self._remote.source, self._remote.client, self._path, self._remote.universe)
+                return start.estimate * BYTES_AN_ITEM if start.estimate is not None else None
             except (StoreError, ConfigurationError):
                 return None
         return overview.work * BYTES_AN_ITEM if overview is not None else None

@@ -14,8 +14,8 @@ from fetcher.doctor.finding import Finding, bad, note, ok
 from fetcher.doctor.sayings import saying
 from fetcher.doctor.settings import secrets_of
 from fetcher.errors import RequestFailed
-from fetcher.model import Interval, Outcome
-from fetcher.sources import Examinable, Source
+from fetcher.model import Interval, Outcome, Scope
+from fetcher.sources import Examinable, Source, of
 
 MOST_SECONDS_APART = 60.0
 """By so much the clocks may differ: what counts as too young to be covered depends on them."""
@@ -45,7 +45,7 @@ class Remote:
     source: Source
     client: Witness
     timeout: float
-    universe: Interval | None = None
+    universe: Interval | Mapping[Scope, Interval] | None = None
 
     def examine(self) -> Iterator[Finding]:
         """Ask for the list head, then whether the login counts if one is given."""
@@ -61,7 +61,9 @@ class Remote:
                 yield self._unreachable(error)
                 yield from examine_login(self.source, tried=False)
             return
-        newest = f", the newest item is {self.universe.hi:,}" if self.universe.size else ", which lists nothing"
+        newest = ""
+        if isinstance(self.universe, Interval):
+            newest = f", the newest item is {self.universe.hi:,}" if self.universe.size else ", which lists nothing"
         yield ok("network", f"{self.client.base_url} answers in {self.client.stop.now() - began:.2f} s{newest}")
         yield from self._clock()
         yield from self._login()
@@ -74,7 +76,7 @@ class Remote:
 
     def _denied(self, error: RequestFailed) -> Iterator[Finding]:
         names = names_of_login(self.source)
-        if not self.source.cookies:
+        if not of(self.source, "cookies"):
             yield bad("login", f"what is asked for {_NEEDED}, and none is given ({error})", _give(names))
         else:
             yield bad(
@@ -86,7 +88,7 @@ class Remote:
     def _login(self) -> Iterator[Finding]:
         """What the list head's being given says of the login."""
         source = self.source
-        if not source.cookies:
+        if not of(source, "cookies"):
             yield from examine_login(source, tried=True)
             return
         names, counts = names_of_login(source), None
@@ -156,7 +158,7 @@ def examine_login(source: Source, *, tried: bool) -> Iterator[Finding]:
     """What can be told of the login without asking, or with the list head given to who has none."""
     needs = getattr(source, "needs_login", None)
     names = names_of_login(source)
-    if source.cookies:
+    if of(source, "cookies"):
         yield ok("login", "given; it was not tried")
     elif needs and not tried:
         yield bad("login", f"what is asked for {_NEEDED}, and none is given", _give(names))

@@ -3,16 +3,17 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping, Sequence
 from functools import cache
 from importlib.metadata import entry_points
+from types import MappingProxyType
 from typing import Any, ClassVar, Protocol, runtime_checkable
 
 from pydantic import SecretStr
 
 from fetcher.client import Answer, Client
 from fetcher.errors import ConfigurationError
-from fetcher.model import Detail, Gone, Interval, Outcome, Page, Scope, Table, View, Walk
+from fetcher.model import Covered, Detail, Gone, Interval, Outcome, Page, Scope, Table, View, Walk
 from fetcher.settings import SourceOptions
 
 log = logging.getLogger("fetcher")
@@ -21,62 +22,86 @@ GROUP = "fetcher.sources"
 _OURS = {"pr0gramm": "fetcher.sources.pr0gramm:Pr0gramm"}
 
 
-@runtime_checkable
 class Source(Protocol):
-    """What the engine asks of a source. `walks` is how many listings may be walked at once, `page_size`
-    how many items a page holds at most.
+    """What every source has. All of its methods may be called from several threads at once.
 
-    `base_url` is where its API is unless the user says otherwise; `tables` are filled from its answers, the items'
-    first. All of its methods may be called from several threads at once. A source may also have
-    `views: ClassVar[tuple[View, ...]]`, which its databases get.
+    `base_url` is where its API is unless the user says otherwise, `""` where the user has to say, None where it is no
+    API: its `client` is None then. `tables` are filled from its answers, the items' first. What else a source may have
+    is in `Defaults`.
     """
 
     name: ClassVar[str]
-    base_url: ClassVar[str]
+    base_url: ClassVar[str | None]
     tables: ClassVar[tuple[Table, ...]]
-    walks: ClassVar[int]
-    page_size: ClassVar[int]
     Options: ClassVar[type[SourceOptions]]
 
     def __init__(self, options: Any) -> None: ...
 
     @property
     def scopes(self) -> tuple[Scope, ...]:
-        """What a run with these options covers."""
+        """What a run with these options covers; all of it is known once `universe` was asked."""
         ...
 
-    @property
-    def cookies(self) -> Mapping[str, SecretStr]:
-        """The login to send with each request."""
+    def universe(self, client: Any) -> Interval | Mapping[Scope, Interval]:
+        """The lowest and the highest position there can be: of all scopes, where they share their pages, or of each."""
         ...
 
-    @property
-    def open_scopes(self) -> tuple[Scope, ...]:
-        """What anybody sees without a login."""
-        ...
-
-    def judge(self, status: int, data: Any) -> Outcome | None:
-        """What a JSON answer means where the API has ways of its own; None leaves it to HTTP's rules."""
-        ...
-
-    def universe(self, client: Client) -> Interval:
-        """The lowest and the highest key there can be."""
-        ...
-
-    def page(self, client: Client, walk: Walk) -> Page:
+    def page(self, client: Any, walk: Walk) -> Page:
         """The next page of a walk. Raises RequestFailed."""
         ...
 
-    def skip(self, walk: Walk) -> tuple[Interval, Walk | None] | None:
+
+class Defaults:
+    """What a source may have besides, and what holds where it does not.
+
+    `views` are questions ready in its databases. `walks` is how many listings are walked at once, `page_size` how many
+    items a page holds at most. `lists_anew` says that every run lists all there is, since that costs little. A source
+    whose items need a request of their own has `detail`; one that can tell what has changed has `changes`.
+    """
+
+    views: tuple[View, ...] = ()
+    walks: int = 1
+    page_size: int = 100
+    lists_anew: bool = False
+    cookies: Mapping[str, SecretStr] = MappingProxyType({})
+    open_scopes: tuple[Scope, ...] | None = None
+    """What anybody sees without a login; None where there is no login."""
+
+    detail: Callable[[Any, Any], Detail | Gone] | None = None
+    """`detail(client, key)`: the rows that one item's own request gives. Raises RequestFailed."""
+
+    details: Callable[[Any, Sequence[Any]], Mapping[Any, Detail | Gone | Exception]] | None = None
+    """`details(client, keys)`: those of up to `batch` items at once, where that costs less; each gets its result."""
+
+    batch: int = 1
+
+    @staticmethod
+    def judge(status: int, data: Any) -> Outcome | None:  # noqa: ARG004 - what a source makes of them
+        """What a JSON answer means where the API has ways of its own; None leaves it to HTTP's rules."""
+        return None
+
+    @staticmethod
+    def skip(walk: Walk) -> tuple[Interval, Walk | None] | None:  # noqa: ARG004
         """What is left out when `walk` goes on without its next page, and the walk behind it, None at its end.
 
         None where keys are no numbers, so that nobody can say what comes after a page that was not seen.
         """
-        ...
+        return None
 
-    def detail(self, client: Client, key: Any) -> Detail | Gone:
-        """The rows that one item's own request gives. Raises RequestFailed."""
-        ...
+    @staticmethod
+    def changes(client: Any, covered: Mapping[Scope, Covered]) -> Sequence[Walk]:  # noqa: ARG004
+        """Walks that list what has changed of scopes since they were walked. Raises RequestFailed."""
+        return ()
+
+    @staticmethod
+    def position_text(position: int) -> str:
+        """A position, as a person is told."""
+        return f"{position:,}"
+
+
+def of(source: Source | type[Source], name: str) -> Any:
+    """What `source` has under a name of `Defaults`, or else what holds instead."""
+    return getattr(source, name, getattr(Defaults, name))
 
 
 @runtime_checkable
@@ -118,11 +143,6 @@ def find(name: str) -> type[Source]:
         return registry()[name]
     except KeyError:
         raise ConfigurationError(f"no source is called {name!r}; there are: {', '.join(registry())}") from None
-
-
-def views_of(source: type[Source] | Source) -> tuple[View, ...]:
-    """The views that a source declares, if any."""
-    return tuple(getattr(source, "views", ()))
 
 
 def _entry(name: str, value: str) -> Any:

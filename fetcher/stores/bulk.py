@@ -23,7 +23,7 @@ decode = msgspec.json.Decoder().decode
 def insert(conn: sqlite3.Connection, sql: Statements, table: str, rows: Sequence[Row]) -> int:
     """Write many rows; returns how many were written."""
     written = 0
-    for some in _parts(rows, PARAMETERS // len(rows[0]) if rows else 1):
+    for some in parts(rows, PARAMETERS // len(rows[0]) if rows else 1):
         statement = sql.insert(table, len(some))
         written += conn.execute(statement, list(chain.from_iterable(some))).rowcount
     return written
@@ -32,7 +32,7 @@ def insert(conn: sqlite3.Connection, sql: Statements, table: str, rows: Sequence
 def for_keys(conn: sqlite3.Connection, statement: str, keys: Sequence[Key], *values: Any) -> int:
     """Execute a statement that ends in IN for many keys; returns how many rows it changed."""
     changed = 0
-    for some in _parts(keys, PARAMETERS):
+    for some in parts(keys, PARAMETERS):
         changed += conn.execute(f"{statement}({marks(len(some))})", [*values, *some]).rowcount
     return changed
 
@@ -40,7 +40,7 @@ def for_keys(conn: sqlite3.Connection, statement: str, keys: Sequence[Key], *val
 def array_for_keys(conn: sqlite3.Connection, statement: str, keys: Sequence[Key]) -> list[Any]:
     """What a SELECT of a JSON array that ends in IN gives for many keys."""
     found: list[Any] = []
-    for some in _parts(keys, PARAMETERS):
+    for some in parts(keys, PARAMETERS):
         found += array(conn, f"{statement}({marks(len(some))})", some)
     return found
 
@@ -50,7 +50,7 @@ def array(conn: sqlite3.Connection, statement: str, parameters: Any) -> Any:
     return decode(conn.execute(statement, parameters).fetchone()[0])
 
 
-def _parts(things: Sequence[T], most: int) -> Iterator[Sequence[T]]:
+def parts(things: Sequence[T], most: int) -> Iterator[Sequence[T]]:
     """Cut into parts of `most`, and what is left into powers of two.
 
     A statement is kept prepared for each number of things: for every number there can be, that would be megabytes.

@@ -117,7 +117,7 @@ class _Schema:
         new = sqlite3.connect(":memory:", isolation_level=None)
         try:
             migrations.apply(Database(new))
-            item = next(table for table in tables if table.parent is None)
+            item = tables[0]
             for table in tables:
                 make_table(new, table, item)
             lacking = [f"{table}.{column}" for table, column in _columns(new) if (table, column) not in self._columns]

@@ -80,7 +80,7 @@ def overview(path: Path, tables: Sequence[Table], *, runs: int = 5) -> Overview:
             source, base_url, sweep, ended, items, fetched, work, parked = conn.execute(
                 "SELECT name, base_url, sweep, sweep_ended_at, items, fetched, work, parked FROM sources"
             ).fetchone()
-            item = next(table.name for table in tables if table.parent is None)
+            item = tables[0].name
             (gone,) = conn.execute(f'SELECT count(*) FROM "{item}" WHERE gone_at IS NOT NULL').fetchone()
             (unlisted,) = conn.execute(f'SELECT count(*) FROM "{item}" WHERE unlisted_at IS NOT NULL').fetchone()
             by_outcome = conn.execute(

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import sqlite3
+from collections import Counter
 from collections.abc import Sequence
 from typing import NamedTuple
 
 from fetcher.coverage import clip
 from fetcher.model import Covered, Interval, Key, Scope
-from fetcher.stores.bulk import array, for_keys
-from fetcher.stores.schema import Statements
+from fetcher.stores.bulk import PARAMETERS, array, for_keys, parts
+from fetcher.stores.schema import Statements, marks
 
 
 class Counted(NamedTuple):
@@ -46,6 +47,24 @@ class Proofs:
         shared = [(scope, lo, clip(Interval(lo, hi), span)) for scope, lo, hi in rows]
         return [Counted(scope, lo, part, self._count(scope, part)) for scope, lo, part in shared]
 
+    def count_keys(self, keys: Sequence[Key], sweep: int) -> Counter[tuple[Scope, int]]:
+        """How many of these items each stretch of coverage holds, by its scope and lower end."""
+        found: Counter[tuple[Scope, int]] = Counter()
+        for some in parts(keys, PARAMETERS):
+            statement = f"{self._sql.count_by_stretch}({marks(len(some))}) GROUP BY 1, 2"
+            for scope, lo, items in self._conn.execute(statement, [self._source, sweep, *some]):
+                found[scope, lo] += items
+        return found
+
+    def add_counts(self, more: Counter[tuple[Scope, int]], sweep: int) -> None:
+        """Add to the numbers of items that stretches of coverage hold."""
+        for (scope, lo), items in more.items():
+            if items:
+                self._conn.execute(
+                    "UPDATE coverage SET items = items + ? WHERE source = ? AND scope = ? AND sweep = ? AND lo = ?",
+                    [items, self._source, scope, sweep, lo],
+                )
+
     def recount(self, counted: Sequence[Counted], sweep: int) -> None:
         """Bring the counts of coverage up to date with what has been written since they were taken."""
         for each in counted:
@@ -59,9 +78,14 @@ class Proofs:
         stored = array(self._conn, self._sql.in_scope, {"lo": proven.lo, "hi": proven.hi, "scope": scope})
         for_keys(self._conn, self._sql.unlist, sorted(set(stored) - listed), now)
 
-    def cover(self, scope: Scope, proven: Interval, sweep: int, now: int) -> None:
-        """Write coverage, merged with what it touches."""
-        lo, hi, items, walked_at = proven.lo, proven.hi, self._count(scope, proven), now
+    def unlist_since(self, scope: Scope, proven: Interval, began: int, now: int) -> None:
+        """Mark what is stored there and was not listed since `began`, when the walk that proves it did."""
+        where = {"lo": proven.lo, "hi": proven.hi, "scope": scope, "began": began, "source": self._source}
+        for_keys(self._conn, self._sql.unlist, array(self._conn, self._sql.not_listed_since, where), now)
+
+    def cover(self, scope: Scope, proven: Interval, sweep: int, walked_at: int) -> None:
+        """Write coverage, merged with what it touches; what lies within it was walked anew."""
+        lo, hi, items = proven.lo, proven.hi, self._count(scope, proven)
         touched = self._conn.execute(
             "SELECT lo, hi, items, walked_at FROM coverage"
             " WHERE source = ? AND scope = ? AND sweep = ? AND lo - 1 <= ? AND hi + 1 >= ?",
@@ -70,7 +94,9 @@ class Proofs:
         for each in touched:
             shared = clip(Interval(each[0], each[1]), proven)
             items += each[2] - (self._count(scope, shared) if shared.size else 0)
-            lo, hi, walked_at = min(lo, each[0]), max(hi, each[1]), min(walked_at, each[3])
+            lo, hi = min(lo, each[0]), max(hi, each[1])
+            if each[0] < proven.lo or each[1] > proven.hi:
+                walked_at = min(walked_at, each[3])
             self._remove(scope, each[0], sweep)
         self._write(Covered(scope, lo, hi, items, walked_at), sweep)
 
@@ -89,6 +115,10 @@ class Proofs:
             for part, items in ((below, below_items), (above, above_items)):
                 if part.size:
                     self._write(Covered(whole.scope, part.lo, part.hi, items, whole.walked_at), sweep)
+
+    def uncover_all(self) -> None:
+        """Take back all that was proven."""
+        self._conn.execute("DELETE FROM coverage WHERE source = ?", [self._source])
 
     def carry(self, scopes: Sequence[Scope], sweep: int) -> None:
         """End a sweep for `scopes`: what earlier ones proved of them is not needed, of others it holds on."""

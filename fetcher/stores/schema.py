@@ -19,19 +19,28 @@ def make_table(conn: sqlite3.Connection, table: Table, item: Table) -> None:
     columns = {column.name: _TYPES[column.type] for column in table.columns} | {"extra": "TEXT"}
     key_type = _TYPES[item.columns[0].type]
     if table.parent is None:
-        columns |= dict.fromkeys(_LIFE, "INTEGER")
-        key = f'PRIMARY KEY ("{item.columns[0].name}")'
+        if table is item:
+            columns |= dict.fromkeys(_LIFE, "INTEGER")
+        key = f'PRIMARY KEY ("{table.columns[0].name}")'
         ending = "STRICT"
     else:
         columns = {table.parent: f'{key_type} NOT NULL REFERENCES "{item.name}"'} | columns
         key = f'PRIMARY KEY ("{table.parent}", "{table.columns[0].name}")'
         ending = "STRICT, WITHOUT ROWID"
-    present = {row[1] for row in conn.execute(f'PRAGMA table_info("{table.name}")')}
+    # Of type ANY: a value of an unexpected type is the API's own business, and no reason to refuse the row.
+    columns |= {
+        each.name: f"ANY GENERATED ALWAYS AS (json_extract(\"{each.column}\", '{each.path}')) VIRTUAL"
+        for each in table.generated
+    }
+    present = {row[1] for row in conn.execute(f'PRAGMA table_xinfo("{table.name}")')}
     if not present:
         needed = {column.name for column in table.columns if column.required}
         declared = [f'"{name}" {type_}{" NOT NULL" if name in needed else ""}' for name, type_ in columns.items()]
         conn.execute(f'CREATE TABLE "{table.name}" ({", ".join([*declared, key])}) {ending}')
-        if table.parent is None:
+        if table.position:
+            at = ", ".join(f'"{name}"' for name in table.position)
+            conn.execute(f'CREATE INDEX "{table.name}_position" ON "{table.name}" ({at})')
+        if table is item:
             for mark in ("unlisted_at", "gone_at"):
                 conn.execute(
                     f'CREATE INDEX "{table.name}_{mark}" ON "{table.name}" ("{mark}") WHERE "{mark}" IS NOT NULL'
@@ -65,11 +74,14 @@ class Statements:
     steps to, and beside busy workers each time costs more than the row. Those that end in IN take a list of keys.
     """
 
-    def __init__(self, item: Table, children: Mapping[str, Table]) -> None:
+    def __init__(self, item: Table, children: Mapping[str, Table], others: Sequence[Table] = ()) -> None:
         table, key = quoted(item.name), quoted(item.columns[0].name)
         columns = [*(quoted(column.name) for column in item.columns), "extra"]
         listed = [*columns, "listed_at"]
         changes = [f"{name} = excluded.{name}" for name in listed[1:]] + ["unlisted_at = NULL", "gone_at = NULL"]
+        self.numbered = item.is_numbered
+        position = quoted(item.position[-1]) if item.position else key if self.numbered else None
+        within = f"{position} BETWEEN :lo AND :hi" if position else "1"
         self._many: dict[str, tuple[str, int, str]] = {
             item.name: (
                 f"INSERT INTO {table} ({', '.join([*columns, 'first_seen_at', 'listed_at'])}) VALUES ",
@@ -82,16 +94,35 @@ class Statements:
                 " ON CONFLICT DO NOTHING",
             ),
         }
-        self.known = f"SELECT json_group_array(json_array({key}, fetched_at)) FROM {table} WHERE {key} BETWEEN ? AND ?"
+        known = ", ".join([key, "fetched_at", *map(quoted, item.version)])
+        self.known = f"SELECT json_group_array(json_array({known})) FROM {table} WHERE {key} "
         self.in_scope = (
-            f"SELECT json_group_array({key}) FROM {table}"
-            f" WHERE {key} BETWEEN :lo AND :hi AND unlisted_at IS NULL AND ({item.in_scope})"
+            f"SELECT json_group_array({key}) FROM {table} WHERE {within} AND unlisted_at IS NULL AND ({item.in_scope})"
         )
         self.count_in_scope = self.in_scope.replace(f"json_group_array({key})", "count(*)")
+        in_scope = item.in_scope.replace(":scope", "covered.scope")
+        within = within.replace(":lo", "covered.lo").replace(":hi", "covered.hi")
+        self.count_by_stretch = (
+            f"SELECT covered.scope, covered.lo, count(*) FROM {table} JOIN coverage AS covered"
+            f" ON covered.source = ? AND covered.sweep = ? AND {within} AND ({in_scope})"
+            f" WHERE unlisted_at IS NULL AND {table}.{key} IN "
+        )
+        self.not_listed_since = (
+            f"{self.in_scope} AND listed_at < :began"
+            " AND NOT EXISTS (SELECT 1 FROM work WHERE source = :source AND stage = 'item'"
+            f" AND work.key = {table}.{key})"
+        )
         self.unlist = f"UPDATE {table} SET unlisted_at = ? WHERE {key} IN "
         self.gone = f"UPDATE {table} SET gone_at = ? WHERE gone_at IS NULL AND {key} IN "
         self.fetched = f"UPDATE {table} SET fetched_at = ?, gone_at = NULL WHERE {key} IN "
         self.fetched_among = f"SELECT json_group_array({key}) FROM {table} WHERE fetched_at IS NOT NULL AND {key} IN "
+        for other in others:
+            names = [*(quoted(column.name) for column in other.columns), "extra"]
+            self._many[other.name] = (
+                f"INSERT OR REPLACE INTO {quoted(other.name)} ({', '.join(names)}) VALUES ",
+                len(names),
+                "",
+            )
         self.clear: dict[str, str] = {}
         for name, child in children.items():
             parent = quoted(child.parent or "")

@@ -7,7 +7,8 @@ import os
 import shutil
 import sqlite3
 import time
-from collections.abc import Callable, Collection, Iterator, Sequence
+from collections import Counter
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, replace
 from itertools import chain
@@ -17,6 +18,7 @@ from typing import Any, cast
 
 from sqlite_utils import Database
 
+from fetcher.coverage import is_listed
 from fetcher.errors import ConfigurationError, Stopped, StoreError
 from fetcher.learned import Learned
 from fetcher.metrics import QUANTILES, quantile
@@ -24,6 +26,7 @@ from fetcher.model import (
     Batch,
     Committed,
     Covered,
+    Detail,
     Failure,
     Interval,
     Key,
@@ -77,9 +80,10 @@ class SqliteStore:
         self.path = path
         self.source = source
         self._clock = clock
-        self._item = next(table for table in tables if table.parent is None)
+        self._item = tables[0]
         self._children = {table.name: table for table in tables if table.parent is not None}
-        self._sql = Statements(self._item, self._children)
+        others = [table for table in tables[1:] if table.parent is None]
+        self._sql = Statements(self._item, self._children, others)
         self._search = Search.of(self._item, self._children)
         self._indexes = Indexes(tables)
         self._stopped: Callable[[], bool] = lambda: False
@@ -303,8 +307,11 @@ class SqliteStore:
                 "UPDATE sources SET work = work + ?, parked = parked - ? WHERE name = ?", [due, due, self.source]
             )
             for stage, key in chosen:
-                if stage == "item":
-                    self._proofs.uncover(cast("int", key))
+                if stage == "item" and isinstance(key, int):
+                    self._proofs.uncover(key)
+                elif stage == "item":
+                    # Nobody knows where among all others it is listed.
+                    self._proofs.uncover_all()
         return len(chosen)
 
     def fetched(self, scopes: Sequence[Scope], most: int) -> list[Key]:
@@ -375,15 +382,19 @@ class SqliteStore:
             self._warn(f"all is stored; making {', '.join(missing)}, for lookups: some seconds for each 100,000 items")
         self._indexes.make(self._conn, self._transaction, self._stopped, self._warn)
 
-    def begin_run(self, plan: Plan, scopes: Sequence[Scope]) -> None:
-        """Write down that a run begins, and what it is to cover; runs that died without a word are marked so."""
-        now = int(self._clock())
+    def want(self, scopes: Sequence[Scope]) -> None:
+        """Write down what the run is to cover."""
         with self._transaction():
-            asked = set(self._scopes())
+            asked = {*self._scopes(), *scopes}
             self._conn.execute(
                 "UPDATE sources SET scopes = ? WHERE name = ?",
-                [json.dumps(sorted(asked.union(scopes), key=str)), self.source],
+                [json.dumps(sorted(asked, key=str)), self.source],
             )
+
+    def begin_run(self, plan: Plan) -> None:
+        """Write down that a run begins; runs that died without a word are marked so."""
+        now = int(self._clock())
+        with self._transaction():
             self._conn.execute(
                 "UPDATE runs SET ended = 'died', ended_at = updated_at, paused_until = NULL WHERE ended IS NULL"
             )
@@ -435,8 +446,8 @@ class SqliteStore:
             return self._halve(batch, state, error)
 
     def _halve(self, batch: Batch, state: RunState, error: Exception) -> Committed:
-        if batch.pages and (batch.details or batch.gone or batch.failures):
-            parts = [Batch(pages=batch.pages), replace(batch, pages=())]
+        if (batch.pages or batch.parts) and (batch.details or batch.gone or batch.failures):
+            parts = [Batch(batch.pages, batch.parts, stage=batch.stage), replace(batch, pages=(), parts=())]
         elif len(batch.details) > 1:
             keys = list(batch.details)
             half = len(keys) // 2
@@ -462,7 +473,7 @@ class SqliteStore:
     def _write(self, batch: Batch) -> Committed:
         now = int(self._clock())
         done = Committed(
-            stored=tuple(batch.details),
+            stored=(*batch.details, *chain.from_iterable(page.details for page in batch.pages)),
             gone=batch.gone,
             failed=tuple(each for each in batch.failures if each.due_at is None),
             retried=tuple(each for each in batch.failures if each.due_at is not None),
@@ -473,12 +484,16 @@ class SqliteStore:
             assert sweep is not None
             seen, added, refused = self._write_page(page, sweep, batch.stage, now)
             new, queued, parked = new + seen, queued + added, parked + refused
-        fetched = self._write_details(batch, now) if batch.details else 0
+        brought = {key: detail for page in batch.pages for key, detail in page.details.items()}
+        fetched = self._write_details({**brought, **batch.details}, now, batch.parts)
         ended = 0
         if batch.gone:
             for_keys(self._conn, self._sql.gone, batch.gone, now)
-        if batch.details or batch.gone:
-            ended = self._work.forget(batch.stage, [*batch.details, *batch.gone])
+        if batch.details or batch.gone or brought:
+            flawed = {each.key for each in batch.failures if each.stage == batch.stage}
+            ended = self._work.forget(
+                batch.stage, [key for key in (*brought, *batch.details, *batch.gone) if key not in flawed]
+            )
         for failure in batch.failures:
             if failure.stage != batch.stage:
                 parked += self._work.park(failure, now)
@@ -493,7 +508,8 @@ class SqliteStore:
             [new, fetched, queued - ended, parked, self.source],
         )
         listed = sum(len(page.rows) for page in batch.pages)
-        children = sum(len(rows) for each in batch.details.values() for rows in each.rows.values())
+        pieces = [*brought.values(), *batch.details.values(), *(part for _, part in batch.parts)]
+        children = sum(len(rows) for each in pieces for rows in each.rows.values())
         return replace(
             done,
             pages=len(batch.pages),
@@ -506,61 +522,119 @@ class SqliteStore:
 
     def _write_page(self, page: Page, sweep: Sweep, stage: str, now: int) -> tuple[int, int, int]:
         """Items, work and coverage of a page; how many items were new, were queued, and could not be used."""
-        keys = {row[0] for row in page.rows}
-        known: dict[Key, int | None] = {}
-        overlapped = self._proofs.overlapped(_span(page, keys), sweep.number)
+        versions = self._versions(page)
+        keys = set(versions)
+        known = self._known(keys)
+        numbered = self._sql.numbered
+        # Where keys are numbers what a page is about lies together, else it may be scattered over everything.
+        overlapped = self._proofs.overlapped(_span(page, keys), sweep.number) if numbered else []
+        counted = self._proofs.count_keys(sorted(known), sweep.number) if known and not numbered else Counter()
         if keys:
-            known = dict(array(self._conn, self._sql.known, [min(keys), max(keys)]))
             rows = sorted(page.rows, key=itemgetter(0))
             insert(self._conn, self._sql, self._item.name, [(*row, now, now) for row in rows])
-        wanted = [
-            (self.source, stage, key, _REFRESH if known.get(key) is not None else _MIRROR, 0)
-            for key in sorted(keys)
-            if (at := known.get(key)) is None or at < sweep.started_at
-        ]
-        queued = insert(self._conn, self._sql, "work", wanted)
-        parked = sum(self._work.park(failure, now) for failure in page.failures) - self._unpark_listed(page, keys)
-        again = self._work.unpark_older(stage, keys, sweep.started_at)
-        queued, parked = queued + again, parked - again
+        for name, others in page.others.items():
+            insert(self._conn, self._sql, name, others)
+        queued, parked = self._queue(page, versions, known, sweep, stage)
+        parked += sum(self._work.park(failure, now) for failure in page.failures) - self._unpark_listed(page, keys)
+        if keys and not numbered:
+            counts = self._proofs.count_keys(sorted(keys), sweep.number)
+            counts.subtract(counted)
+            self._proofs.add_counts(counts, sweep.number)
         if page.proven is not None:
+            if not numbered:
+                overlapped = self._proofs.overlapped(page.proven, sweep.number)
             listed = keys.union(failure.key for failure in page.failures)
-            for scope in page.scopes:
-                self._proofs.unlist(scope, page.proven, listed, now)
+            for scope in page.scopes if page.whole else ():
+                if page.began is None:
+                    self._proofs.unlist(scope, page.proven, listed, now)
+                else:
+                    self._proofs.unlist_since(scope, page.proven, int(page.began), now)
         self._proofs.recount(overlapped, sweep.number)
         if page.proven is not None:
             for scope in page.scopes:
-                self._proofs.cover(scope, page.proven, sweep.number, now)
-            parked -= self._work.forget("list", self._work.parked("list", page.proven))
+                self._proofs.cover(scope, page.proven, sweep.number, now if page.began is None else int(page.began))
+            lost = [key for key in self._work.parked("list") if is_listed(key, page.scopes, page.proven)]
+            parked -= self._work.forget("list", lost)
         return len(keys.difference(known)), queued, parked
+
+    def _versions(self, page: Page) -> dict[Key, list[Any]]:
+        """What tells whether an item has changed, of each item of a page."""
+        names = [column.name for column in self._item.columns]
+        places = [names.index(name) for name in self._item.version]
+        return {row[0]: [row[place] for place in places] for row in page.rows}
+
+    def _known(self, keys: Collection[Key]) -> dict[Key, list[Any]]:
+        """When those of these items that are stored were fetched, and their versions then."""
+        if not keys:
+            return {}
+        if self._sql.numbered:
+            found = array(self._conn, f"{self._sql.known}BETWEEN ? AND ?", [min(keys), max(keys)])
+        else:
+            found = array_for_keys(self._conn, f"{self._sql.known}IN ", sorted(keys))
+        return {key: about for key, *about in found}
+
+    def _queue(
+        self, page: Page, versions: Mapping[Key, list[Any]], known: Mapping[Key, list[Any]], sweep: Sweep, stage: str
+    ) -> tuple[int, int]:
+        """Make due what is to be fetched of a page's items; how much was added, and how much more is parked."""
+        wanted = []
+        changed = []
+        for key, version in sorted(versions.items()):
+            if key in page.details:
+                continue
+            at, *before = known.get(key, (None,))
+            is_changed = at is not None and version != before
+            if at is None or at < sweep.started_at or is_changed:
+                wanted.append((self.source, stage, key, _REFRESH if at is not None else _MIRROR, 0))
+            if version and version != before:
+                changed.append(key)
+        queued = insert(self._conn, self._sql, "work", wanted)
+        again = self._work.unpark_older(stage, versions.keys() - page.details.keys(), sweep.started_at)
+        again += self._work.make_due(stage, changed) if changed else 0
+        return queued + again, -again
 
     def _unpark_listed(self, page: Page, keys: set[Key]) -> int:
         """Forget that items could not be used which now were listed well, or are listed no more; returns how many."""
-        span = _span(page, keys)
+        span = _span(page, keys) if self._sql.numbered else None
         parked = self._work.parked("item", span)
         if not parked:
             return 0
         usable = keys.intersection(parked)
-        if page.proven is not None and set(page.scopes).issuperset(self._scopes()):
+        if self._sql.numbered and page.proven is not None and set(page.scopes).issuperset(self._scopes()):
             usable |= {key for key in parked if key in page.proven} - {failure.key for failure in page.failures}
         return self._work.forget("item", sorted(usable)) if usable else 0
 
-    def _write_details(self, batch: Batch, now: int) -> int:
+    def _write_details(self, details: Mapping[Key, Detail], now: int, parts: Sequence[tuple[Key, Detail]] = ()) -> int:
         """The rows of fetched items, replacing those stored; returns how many had none before."""
+        if parts:
+            self._write_parts(parts)
         # Ascending keys fill the pages of a clustered table; descending ones double the file.
-        keys = sorted(batch.details)
+        keys = sorted(details)
+        if not keys:
+            return 0
         again = array_for_keys(self._conn, self._sql.fetched_among, keys)
         if again and self._search is not None:
             self._search.forget(self._conn, again)
+        # Of what was fetched in pieces some may be stored that never counted as fetched.
+        replaced = [key for key in (again if self._sql.numbered else keys) if not details[key].part]
         written: dict[str, list[list[Row]]] = {}
         for name in self._children:
-            if again:
-                for_keys(self._conn, self._sql.clear[name], again)
-            written[name] = [sorted(batch.details[key].rows.get(name, ()), key=itemgetter(1)) for key in keys]
+            if replaced:
+                for_keys(self._conn, self._sql.clear[name], replaced)
+            written[name] = [sorted(details[key].rows.get(name, ()), key=itemgetter(1)) for key in keys]
             insert(self._conn, self._sql, name, list(chain.from_iterable(written[name])))
         for_keys(self._conn, self._sql.fetched, keys, now)
         if self._search is not None:
             self._search.add(self._conn, keys, written)
         return len(keys) - len(again)
+
+    def _write_parts(self, parts: Sequence[tuple[Key, Detail]]) -> None:
+        """Pieces of details of which more is to come: the first one takes the place of what is stored."""
+        begun = [key for key, part in parts if not part.part]
+        for name in self._children:
+            for_keys(self._conn, self._sql.clear[name], begun)
+            rows = [row for _, part in parts for row in part.rows.get(name, ())]
+            insert(self._conn, self._sql, name, sorted(rows, key=itemgetter(0, 1)))
 
     def _write_run(self, state: RunState, done: Committed | None = None) -> None:
         state = _after(state, done) if done else state

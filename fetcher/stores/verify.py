@@ -86,7 +86,7 @@ class _Check:
 
     def __init__(self, conn: sqlite3.Connection, tables: Sequence[Table]) -> None:
         self._conn = conn
-        self._item = next(table for table in tables if table.parent is None)
+        self._item = tables[0]
         self._children = [table for table in tables if table.parent is not None]
         self._table, self._key = quoted(self._item.name), quoted(self._item.columns[0].name)
         self._sweep, scopes = conn.execute("SELECT sweep, scopes FROM sources").fetchone()

@@ -53,13 +53,13 @@ class Worklist:
         ).fetchone()
         return found, due
 
-    def parked(self, stage: str, within: Interval) -> list[Key]:
-        """What of a stage failed for good, and lies within these keys."""
+    def parked(self, stage: str, within: Interval | None = None) -> list[Key]:
+        """What of a stage failed for good, and lies within these keys if there are any."""
         found: list[Key] = array(
             self._conn,
-            "SELECT json_group_array(key) FROM work WHERE source = ? AND stage = ? AND key BETWEEN ? AND ?"
-            " AND due_at IS NULL",
-            [self._source, stage, within.lo, within.hi],
+            f"SELECT json_group_array(key) FROM work WHERE source = ? AND stage = ?"
+            f"{' AND key BETWEEN ? AND ?' if within is not None else ''} AND due_at IS NULL",
+            [self._source, stage, *((within.lo, within.hi) if within is not None else ())],
         )
         return found
 
@@ -90,6 +90,11 @@ class Worklist:
         )
         statement = f"{_DUE_AGAIN} WHERE source = ? AND stage = ? AND key IN "
         return for_keys(self._conn, statement, sorted(keys.intersection(failed)), self._source, stage)
+
+    def make_due(self, stage: str, keys: Sequence[Key]) -> int:
+        """Make due again what of these failed for good; returns how much."""
+        statement = f"{_DUE_AGAIN} WHERE source = ? AND stage = ? AND due_at IS NULL AND key IN "
+        return for_keys(self._conn, statement, keys, self._source, stage)
 
     def forget(self, stage: str, keys: Sequence[Key]) -> int:
         """Take finished work out, and its failures; returns how much work there was."""

@@ -95,7 +95,8 @@ def opened(variant: Variant, path: Path, keys: Sequence[int]) -> SqliteStore:
     kind = type("Store", (Tuned,), {"variant": variant})
     store: SqliteStore = kind.open(path, "pr0gramm", variant.tables, "http://localhost")
     store._conn.execute("PRAGMA synchronous = OFF")
-    store.begin_run(Plan(), (1,))
+    store.begin_run(Plan())
+    store.want((1,))
     for start in range(0, len(keys), 5000):
         rows = tuple(item_of(key) for key in keys[start : start + 5000])
         store.commit(Batch(pages=(Page(rows, (1,), None, None),)), IDLE)
