@@ -7,7 +7,7 @@ import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any, Self
-from urllib.parse import urlencode, urlsplit
+from urllib.parse import urlencode, urljoin, urlsplit
 
 import requests
 from pydantic import SecretStr
@@ -34,8 +34,11 @@ _COOKIE = re.compile(r"[!-:<-~]*\Z")
 Parse = Callable[[bytes], Any]
 """What a caller can make of a body of the usual, good shape; None of any other."""
 
-Judge = Callable[[int, Any], Outcome | None]
-"""What a source makes of a JSON answer: (status, decoded body) → its outcome, or None to leave it to HTTP's rules."""
+Judge = Callable[[int, Any], Outcome | tuple[Outcome, float] | None]
+"""What a source makes of a JSON answer: (status, decoded body) → its outcome, or None to leave it to HTTP's rules.
+
+Where the answer itself says after how many seconds to ask again, that comes with the outcome.
+"""
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,9 +58,9 @@ class Answer:
 class Client:
     """Asks one host; safe to share between threads.
 
-    Cookies it is given are sent to that host alone; cookies it is offered are not kept, since a mirror has no use for a
-    server's state. Redirects to another host are not followed. `session` brings a caller's own adapters, proxies and
-    TLS settings; without it the environment's proxies and certificates hold, as with `requests`.
+    Cookies and headers it is given are sent to that host alone; cookies it is offered are not kept, since a mirror has
+    no use for a server's state. Redirects to another host are not followed. `session` brings a caller's own adapters,
+    proxies and TLS settings; without it the environment's proxies and certificates hold, as with `requests`.
     """
 
     def __init__(
@@ -69,6 +72,7 @@ class Client:
         user_agent: str,
         timeout: float = 30.0,
         cookies: Mapping[str, SecretStr] | None = None,
+        headers: Mapping[str, SecretStr] | None = None,
         judge: Judge | None = None,
         session: requests.Session | None = None,
     ) -> None:
@@ -92,7 +96,11 @@ class Client:
                 requests.Request(
                     "GET",
                     self.base_url,
-                    headers={"User-Agent": user_agent, "Accept": "application/json"},
+                    headers={
+                        "User-Agent": user_agent,
+                        "Accept": "application/json",
+                        **{name: secret.get_secret_value() for name, secret in (headers or {}).items()},
+                    },
                     cookies={name: secret.get_secret_value() for name, secret in (cookies or {}).items()},
                 )
             )
@@ -111,9 +119,32 @@ class Client:
         Raises RequestFailed with the outcome of any other answer, Stopped when the run is to end. One try: who calls
         decides about another.
         """
-        url = f"{self.base_url}{path}?{_query(params)}"
+        return self._ask(f"{self.base_url}{path}?{_query(params)}", parse, None, None)
+
+    def ask(
+        self,
+        url: str,
+        parse: Parse | None = None,
+        *,
+        body: bytes | None = None,
+        headers: Mapping[str, str] | None = None,
+    ) -> Answer:
+        """The good answer to a GET of an address that the API itself has named, or to a POST of a JSON `body` there.
+
+        It has to be on the host of the base URL, and is asked for at its scheme and port. Raises what `get` raises.
+        """
+        try:
+            parts = urlsplit(urljoin(self.base_url + "/", url))
+            if parts.hostname != self._origin[1]:
+                raise RequestFailed(Outcome.MALFORMED, f"a link leads to another host: {parts.hostname}")
+        except ValueError:
+            raise RequestFailed(Outcome.MALFORMED, f"a link is no address: {url!r:.100}") from None
+        base = urlsplit(self.base_url)
+        return self._ask(parts._replace(scheme=base.scheme, netloc=base.netloc).geturl(), parse, body, headers)
+
+    def _ask(self, url: str, parse: Parse | None, body: bytes | None, headers: Mapping[str, str] | None) -> Answer:
         for _ in range(MOST_REDIRECTS):
-            result = self._once(url, parse)
+            result = self._once(url, parse, body, headers)
             if isinstance(result, Answer):
                 return result
             url = result
@@ -129,12 +160,14 @@ class Client:
         """Close the connections."""
         self._session.close()
 
-    def _once(self, url: str, parse: Parse | None) -> Answer | str:
+    def _once(
+        self, url: str, parse: Parse | None, body: bytes | None, headers: Mapping[str, str] | None
+    ) -> Answer | str:
         """A good answer, or the address on the same host that it redirects to."""
         for fresh in (False, True):
             ticket = self.governor.enter(first=self._first)
             try:
-                response = self._send(url)
+                response = self._send(url, body, headers)
             except StaleConnection as error:
                 # The server had closed an idle connection: nothing was lost, and nothing is wrong.
                 if not fresh:
@@ -171,11 +204,18 @@ class Client:
                 pass  # An address that is none is not followed either.
         return judge(response, self._judge, parse)
 
-    def _send(self, url: str) -> requests.Response:
+    def _send(self, url: str, body: bytes | None, headers: Mapping[str, str] | None) -> requests.Response:
         request = requests.PreparedRequest()
         request.method = "GET"
         request.url = url
         request.headers = self._template.headers
+        if headers or body is not None:
+            request.headers = request.headers.copy()
+            request.headers.update(headers or {})
+        if body is not None:
+            request.method, request.body = "POST", body
+            request.headers["Content-Type"] = "application/json"
+            request.headers["Content-Length"] = str(len(body))
         request.hooks = self._template.hooks
         request._cookies = self._template._cookies  # type: ignore[attr-defined]
         response = self._adapter.send(request, timeout=self._timeout, **self._sending)
@@ -228,8 +268,9 @@ def judge(
     """
     status, body = response.status_code, response.content
 
-    def failed(outcome: Outcome, message: str) -> RequestFailed:
+    def failed(outcome: Outcome, message: str, seconds: float | None = None) -> RequestFailed:
         retry_after = parse_retry_after(response.headers.get("retry-after"))
+        retry_after = seconds if retry_after is None else retry_after
         return RequestFailed(outcome, message, status=status, body=body[:MOST_EVIDENCE], retry_after=retry_after)
 
     data, flaw = None, None
@@ -246,11 +287,12 @@ def judge(
         except ValueError as error:
             flaw = f"no valid JSON ({error})"
     if flaw is None and of_source is not None:
-        outcome = of_source(status, data)
+        judged = of_source(status, data)
+        outcome, seconds = judged if isinstance(judged, tuple) else (judged, None)
         if outcome is Outcome.OK:
             return Answer(data, status, body, headers=response.headers)
         if outcome is not None:
-            return failed(outcome, f"answered {status}: {_error_named(data)}")
+            return failed(outcome, f"answered {status}: {_error_named(data)}", seconds)
     if 200 <= status < 300:
         if flaw is None:
             return Answer(data, status, body, headers=response.headers)
@@ -273,9 +315,9 @@ def _outcome_of_status(status: int, *, is_json: bool) -> Outcome:
 
 def _error_named(data: Any) -> str:
     if isinstance(data, dict):
-        for field in ("msg", "error"):
+        for field in ("msg", "error", "description", "message", "detail"):
             if isinstance(data.get(field), str) and data[field]:
-                return ascii(data[field])[1:-1][:100]
+                return ascii(data[field])[1:-1][:200]
     return "no reason given"
 
 

@@ -63,8 +63,8 @@ class Store(Protocol):
         """Write down that a run begins."""
         ...
 
-    def want(self, scopes: Sequence[Scope]) -> None:
-        """Write down what the run is to cover."""
+    def want(self, universe: Mapping[Scope, Interval]) -> None:
+        """Write down what the run is to cover: which positions in each scope."""
         ...
 
     def update_run(self, state: RunState) -> None:
@@ -99,6 +99,16 @@ class Source(Protocol):
     @property
     def login_scopes(self) -> tuple[Scope, ...]:
         """Those of them that only a login shows; none where there is no login."""
+        ...
+
+    @property
+    def login(self) -> str:
+        """The names of the settings that make a login, for people."""
+        ...
+
+    @property
+    def login_hint(self) -> str:
+        """What a person is to do where a login is needed."""
         ...
 
     @property

@@ -146,6 +146,7 @@ def survey(
         estimate=queued + round(missing * density) if density is not None else None if walks else queued,
         queued=queued,
         holes=len(walks),
+        workers=plan.workers,
     )
     return walks, start, density
 
@@ -293,7 +294,8 @@ class Engine:
 
     def _survey(self) -> None:
         universe = self._first_answer()
-        self._store.want(self._source.scopes)
+        whole = dict.fromkeys(self._source.scopes, universe) if isinstance(universe, Interval) else universe
+        self._store.want(whole)
         walks, start, self._density = survey(self._source, self._store, self._plan, universe)
         self._walks.extend(walks)
         self._queued = start.queued
@@ -325,7 +327,7 @@ class Engine:
                     continue
                 attempts += 1
                 if error.outcome is Outcome.DENIED:
-                    raise _login_needed(error) from None
+                    raise self._login_needed(error) from None
                 late = self._stop.now() - began > FIRST_ANSWER_SECONDS
                 nonsense = error.outcome is not Outcome.UNAVAILABLE and attempts >= NONSENSE_TRIES
                 if late or nonsense or error.outcome is Outcome.GONE:
@@ -390,6 +392,7 @@ class Engine:
         self._say(page.notes)
         for failure in page.failures:
             log.info("%s %s cannot be used: %s", failure.stage, failure.key, failure.message)
+            self._unlisted = self._unlisted or failure.stage == "list"
         self._lost_pages = 0
         self._walks.extendleft(reversed(page.more))
         self._go_on(listing, page.next)
@@ -542,7 +545,7 @@ class Engine:
         elif error.outcome is not Outcome.DENIED:
             self._blame(about, error)
         elif isinstance(about, _Listing):
-            raise _login_needed(error)
+            raise self._login_needed(error)
         else:
             # Is it this item alone, or is the login gone? The list head tells.
             self._denied.append((about, error))
@@ -571,7 +574,7 @@ class Engine:
         denied, self._denied = self._denied, []
         if isinstance(result, RequestFailed):
             if result.outcome is Outcome.DENIED:
-                raise _login_needed(result)
+                raise self._login_needed(result)
             # No word from the head: the items are asked for again, and if they are denied, so is it.
             for key, error in denied:
                 if result.outcome not in (Outcome.LIMITED, Outcome.UNAVAILABLE):
@@ -683,6 +686,9 @@ class Engine:
             return
         self._ask_for_hidden(canary.choose(self._store.fetched(self._source.login_scopes, ITEMS), now))
 
+    def _login_needed(self, error: RequestFailed) -> LoginError:
+        return LoginError(f"the API refuses the listing ({error}): {self._source.login_hint}")
+
     def _ask_for_hidden(self, key: Key | None) -> None:
         if key is not None:
             self._fetching += 1
@@ -704,7 +710,7 @@ class Engine:
                 log.warning("%d items looked deleted since the login was last seen: they are due again", restored)
             raise LoginError(
                 f"items that only a login shows have vanished, {ITEMS} of {ITEMS}: "
-                "the login has expired, renew PP and ME"
+                f"the login has expired, renew {self._source.login}"
             )
 
     # --- room on the disk ---------------------------------------------------------------------------
@@ -985,9 +991,3 @@ def _go_on_with(key: Key, rest: Callable[[], Detail]) -> Mapping[Key, Detail | G
         return {key: rest()}
     except FetcherError as error:
         return {key: error}
-
-
-def _login_needed(error: RequestFailed) -> LoginError:
-    return LoginError(
-        f"the API refuses the listing ({error}): set PP and ME to a login's cookies, or fewer CONTENT_FLAGS"
-    )

@@ -36,10 +36,10 @@ from fetcher.model import (
     Summary,
     Walk,
 )
-from fetcher.settings import Settings, load
+from fetcher.settings import Settings, load, login_of, secrets_of
 from fetcher.sources import Source, find, of
 from fetcher.stop import Stop
-from fetcher.stores.file import origin_of, source_of
+from fetcher.stores.file import options_of_last_run, origin_of, source_of
 from fetcher.stores.sqlite import SqliteStore
 from fetcher.stores.verify import Verdict
 from fetcher.stores.verify import verify as check
@@ -116,6 +116,7 @@ def retry(
     chosen = [Outcome(each) for each in outcomes]
     path = Path(db) if db is not None else load(Settings, {}).db_path
     run = _Run(limit, order, stop or Stop(), session, on_start, on_batch, on_progress)
+    settings = {**options_of_last_run(path), **settings}
     return _run(source_of(path), path, settings, run, lambda store: store.unpark(chosen, keys) > 0)
 
 
@@ -166,6 +167,7 @@ def _run(
         if not prepare(store):
             return None
         store.begin_sweep(full=parts.plan.full)
+        store.remember(parts.options)
         if parts.client is not None:
             host = urlsplit(parts.base_url).netloc
             parts.governor.recall(store.learned(host))
@@ -265,6 +267,14 @@ class _Listing:
         return tuple(scope for scope in self.scopes if scope not in shown)
 
     @property
+    def login(self) -> str:
+        return login_of(self.source.Options)
+
+    @property
+    def login_hint(self) -> str:
+        return str(of(self.source, "login_hint")) or f"set {self.login}, or ask for what everybody sees"
+
+    @property
     def walks(self) -> int:
         return int(of(self.source, "walks"))
 
@@ -329,6 +339,7 @@ class _Parts:
     governor: Governor
     client: Client | None
     base_url: str
+    options: Mapping[str, Any]
     plan: Plan
     listing: _Listing
     stage: Stage
@@ -358,9 +369,9 @@ class _Parts:
         if order not in ("newest", "oldest"):
             raise ConfigurationError(f"order: must be newest or oldest, not {order!r}")
         settings = load(Settings, {key: value for key, value in given.items() if key in Settings.model_fields})
-        source = kind(
-            load(kind.Options, {key: value for key, value in given.items() if key in kind.Options.model_fields})
-        )
+        options = load(kind.Options, {key: value for key, value in given.items() if key in kind.Options.model_fields})
+        source = kind(options)
+        asked = options.model_dump(mode="json", exclude=set(secrets_of(kind.Options)))
         path = Path(db) if db is not None else settings.db_path
         if settings.start_from is not None and not kind.tables[0].is_numbered:
             raise ConfigurationError(f"START_FROM (--start-from): the items of {name} have no numbers to begin at")
@@ -389,6 +400,7 @@ class _Parts:
                 user_agent=settings.user_agent,
                 timeout=settings.request_timeout,
                 cookies=of(source, "cookies"),
+                headers=of(source, "headers"),
                 judge=of(source, "judge"),
                 session=session,
             )
@@ -409,7 +421,8 @@ class _Parts:
             limit=limit,
         )
         stage = Stage("detail", partial(_details, source, client), of(source, "batch"))
-        return cls(settings, path, source, stop, governor, client, base_url, plan, _Listing(source, client), stage)
+        bound = _Listing(source, client)
+        return cls(settings, path, source, stop, governor, client, base_url, asked, plan, bound, stage)
 
 
 def _kept_free(path: Path, most: int) -> int:

@@ -267,7 +267,7 @@ class Start:
     """What a run found as it began: the newest and oldest key still to list, and how much is to be fetched.
 
     `newest` and `oldest` are None when nothing is left to list; `estimate` counts items, queued ones included, and is
-    None where nobody can tell yet.
+    None where nobody can tell yet; `workers` is how many requests may be open at once.
     """
 
     newest: int | None
@@ -275,6 +275,7 @@ class Start:
     estimate: int | None
     queued: int
     holes: int
+    workers: int
 
 
 @dataclass(frozen=True, slots=True)

@@ -180,6 +180,20 @@ def options_of(model: type[BaseSettings]) -> Iterator[tuple[str, FieldInfo, str]
             yield name, field, str(extra["option"])
 
 
+def secrets_of(model: type[BaseSettings]) -> list[str]:
+    """The names of the settings that are secret."""
+    return [
+        name
+        for name, field in model.model_fields.items()
+        if SecretStr in (field.annotation, *getattr(field.annotation, "__args__", ()))
+    ]
+
+
+def login_of(model: type[BaseSettings]) -> str:
+    """The settings that a login consists of, in words."""
+    return " and ".join(name.upper() for name in secrets_of(model)) or "the login"
+
+
 def _explained(model: type[BaseSettings], error: dict[str, Any]) -> str:
     if not error["loc"]:
         # What several settings make together says itself which.

@@ -273,7 +273,7 @@ def store(tmp_path: Path) -> Iterator[Callable[[], SqliteStore]]:
             each.close()
         opened.append(open_store(tmp_path / "mirror.db"))
         opened[-1].begin_run(Plan())
-        opened[-1].want((1,))
+        opened[-1].want({1: Interval(1, 1)})
         return opened[-1]
 
     yield open_

@@ -14,7 +14,7 @@ import pytest
 
 from fetcher import Interrupted, Stop
 from fetcher.errors import Stopped
-from fetcher.model import Batch, Column, Counts, Detail, Page, Plan, Progress, RunState, Table
+from fetcher.model import Batch, Column, Counts, Detail, Interval, Page, Plan, Progress, RunState, Table
 from fetcher.simulator import Simulator, World
 from fetcher.stores.indexes import Indexes
 from fetcher.stores.sqlite import SqliteStore
@@ -32,7 +32,7 @@ def opened(**more: Any) -> Iterator[SqliteStore]:
     store = SqliteStore.open(DB, "toy", (THINGS, NOTES), "http://toy.test", **more)
     try:
         store.begin_run(Plan())
-        store.want((1,))
+        store.want({1: Interval(1, 1)})
         yield store
     finally:
         store.close()

@@ -18,7 +18,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from fetcher import ConfigurationError, Hit, Interrupted, StoreError, search
-from fetcher.model import Batch, Column, Counts, Detail, Page, Plan, Progress, RunState, Table
+from fetcher.model import Batch, Column, Counts, Detail, Interval, Page, Plan, Progress, RunState, Table
 from fetcher.simulator import Simulator, World
 from fetcher.sources.pr0gramm import Pr0gramm
 from fetcher.stores import search as store_search
@@ -55,7 +55,7 @@ def opened(path: Path = DB, tables: tuple[Table, ...] = TABLES, **more: Any) -> 
     store = SqliteStore.open(path, "toy", tables, "http://toy.test", **more)
     try:
         store.begin_run(Plan())
-        store.want((1,))
+        store.want({1: Interval(1, 1)})
         yield store
     finally:
         store.close()
@@ -385,7 +385,7 @@ def mirrored(tmp_path_factory: pytest.TempPathFactory) -> Path:
     texts = ("c++ code", "it's foo-bar, isn't it", "evil \x1b]0;title\x07 \x1b[31mred \u202eword")
     with closing(SqliteStore.open(db, "pr0gramm", Pr0gramm.tables, "http://x", views=Pr0gramm.views)) as store:
         store.begin_run(Plan())
-        store.want((1,))
+        store.want({1: Interval(1, 1)})
         details = {
             key: Detail({"tags": [(key, 1, f"zz{at} {text}", 0.5, None), (key, 2, "plain tag", 0.4, None)]})
             for at, (key, text) in enumerate(zip(keys, texts, strict=True))

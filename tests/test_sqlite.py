@@ -83,7 +83,7 @@ def opened(
     store = SqliteStore.open(path, "toy", tables, "http://toy.test", clock=clock or Clock(), **more)
     try:
         store.begin_run(Plan())
-        store.want((1,))
+        store.want({1: Interval(1, 1)})
         yield store
     finally:
         store.close()
@@ -885,7 +885,7 @@ def learned_column() -> Any:
 def test_what_was_learned_is_written_with_the_run_when_it_changed_and_kept_per_host(store: SqliteStore) -> None:
     known = KNOWN
     store.begin_run(Plan())
-    store.want((1,))
+    store.want({1: Interval(1, 1)})
     assert store.learned("here") is None
     store.learn("here", lambda: known)
     store.update_run(IDLE)
@@ -905,7 +905,7 @@ def test_what_was_learned_is_written_with_the_run_when_it_changed_and_kept_per_h
 def test_at_the_end_of_a_run_all_is_written_that_was_learned(store: SqliteStore) -> None:
     known = KNOWN
     store.begin_run(Plan())
-    store.want((1,))
+    store.want({1: Interval(1, 1)})
     store.learn("here", lambda: known)
     store.update_run(IDLE)
     known = replace(KNOWN, rate=41.0)
@@ -915,7 +915,7 @@ def test_at_the_end_of_a_run_all_is_written_that_was_learned(store: SqliteStore)
 
 def test_of_many_hosts_the_last_ones_asked_are_kept(store: SqliteStore) -> None:
     store.begin_run(Plan())
-    store.want((1,))
+    store.want({1: Interval(1, 1)})
     for port in range(15):
         store.learn(f"host:{port}", lambda: KNOWN)
         store.update_run(replace(IDLE, ended="complete"))
@@ -927,7 +927,7 @@ def test_damaged_knowledge_is_ignored_with_a_warning_and_written_anew(damage: st
     said: list[str] = []
     with opened(warn=said.append) as store:
         store.begin_run(Plan())
-        store.want((1,))
+        store.want({1: Interval(1, 1)})
         with closing(sqlite3.connect(DB)) as conn, conn:
             conn.execute("UPDATE sources SET learned = ?", [damage])
         assert store.learned("here") is None

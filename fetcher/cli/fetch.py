@@ -9,7 +9,7 @@ from typing import Any
 import click
 
 from fetcher.cli import EXIT_CODES
-from fetcher.cli.report import duration, size, start_lines
+from fetcher.cli.report import duration, place, size, start_lines
 from fetcher.cli.running import follow, running_options, setting_options, settings_for
 from fetcher.mirror import Preview, preview
 from fetcher.mirror import fetch as run
@@ -48,10 +48,10 @@ def fetch(
     settings = settings_for(given, verbose=verbose, log_format=log_format)
     given = {name: value for name, value in given.items() if value is not None}
     if dry_run:
-        _show(preview(source, db, limit=limit, order=order, **given), settings, order)
+        _show(preview(source, db, limit=limit, order=order, **given), settings, source, order)
         return 0
     call = partial(run, source, db, limit=limit, **given)
-    summary = follow(call, settings, db=db or settings.db_path, order=order, log_format=log_format)
+    summary = follow(call, settings, source=source, db=db or settings.db_path, order=order, log_format=log_format)
     return summary.exit_code if summary is not None else 0
 
 
@@ -65,8 +65,8 @@ def _split(what: tuple[str, ...]) -> tuple[str, Path | None]:
     return (what[0] if what else "pr0gramm"), None
 
 
-def _show(found: Preview, settings: Settings, order: str) -> None:
-    for line in start_lines(found.start, settings, order):
+def _show(found: Preview, settings: Settings, source: str, order: str) -> None:
+    for line in start_lines(found.start, settings, order, place(source)):
         click.echo(line)
     click.echo(f"Ranges to list: {found.start.holes:,}")
     if found.requests is not None and found.seconds is not None and found.bytes is not None:

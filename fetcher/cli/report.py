@@ -7,6 +7,7 @@ import logging
 import shlex
 import sys
 import time
+from collections.abc import Callable
 from dataclasses import asdict
 from pathlib import Path
 from types import TracebackType
@@ -17,10 +18,12 @@ from tqdm import tqdm
 
 from fetcher.model import Progress, Start, Summary
 from fetcher.settings import Settings
+from fetcher.sources import find, of
 from fetcher.words import counted as counted
 from fetcher.words import duration as duration
 from fetcher.words import size as size
 
+_ID = "ID "
 LINE_SECONDS = 60.0
 """Between two progress lines where no terminal shows a bar."""
 
@@ -61,8 +64,11 @@ def json_line(event: str, **facts: Any) -> None:
 class Reporter:
     """Shows one run; a context manager, so that no bar is left behind."""
 
-    def __init__(self, settings: Settings, *, order: str, db: Path, json_lines: bool) -> None:
+    def __init__(
+        self, settings: Settings, *, order: str, db: Path, json_lines: bool, position: Callable[[int], str]
+    ) -> None:
         self._settings = settings
+        self._position = position
         self._order = order
         self._db = db
         self._json_lines = json_lines
@@ -84,14 +90,16 @@ class Reporter:
         if self._json_lines:
             json_line("start", **asdict(start))
             return
-        for line in start_lines(start, self._settings, self._order):
+        for line in start_lines(start, self._settings, self._order, self._position):
             click.echo(line)
         sys.stdout.flush()
         if sys.stderr.isatty():
             self._bar = tqdm(
                 total=start.estimate,
                 file=sys.stderr,
-                bar_format="{percentage:3.0f}% |{bar}| {n:,}/~{total:,}{postfix}",
+                bar_format="{percentage:3.0f}% |{bar}| {n:,}/~{total:,}{postfix}"
+                if start.estimate is not None
+                else "{n:,}{postfix}",
                 dynamic_ncols=True,
                 leave=False,
                 mininterval=0.2,
@@ -100,7 +108,8 @@ class Reporter:
     def progress(self, progress: Progress) -> None:
         """Say where the run stands."""
         if self._bar is not None:
-            self._bar.total = _done(progress) + progress.left
+            if self._bar.total is not None:
+                self._bar.total = _done(progress) + progress.left
             self._bar.n = _done(progress)
             self._bar.set_postfix_str(state_words(progress), refresh=True)
         elif time.monotonic() >= self._next_line:
@@ -125,19 +134,28 @@ class Reporter:
             click.echo(line)
 
 
-def start_lines(start: Start, settings: Settings, order: str) -> list[str]:
-    """The lines that a run begins with."""
+def place(source: str) -> Callable[[int], str]:
+    """How a run over `source` says where it is."""
+    kind = find(source)
+    said: Callable[[int], str] = of(kind, "position_text")
+    return (lambda number: f"{_ID}{number}") if kind.tables[0].is_numbered else said
+
+
+def start_lines(start: Start, settings: Settings, order: str, position: Callable[[int], str]) -> list[str]:
+    """The lines that a run begins with; `position` says where something is in the source's own terms."""
     lines = []
-    if start.newest is None:
+    if start.newest is None or start.oldest is None:
         lines.append("Nothing new to list")
     elif order == "oldest":
-        lines.append(f"Fetching items from ID {start.oldest} up to {start.newest}")
+        lines.append(f"Fetching items from {position(start.oldest)} up to {position(start.newest).removeprefix(_ID)}")
     else:
-        lines.append(f"Fetching items from ID {start.newest} down to {start.oldest}")
-    lines.append(f"Estimated items: ~{start.estimate:,}")
+        lines.append(f"Fetching items from {position(start.newest)} down to {position(start.oldest).removeprefix(_ID)}")
+    lines.append(
+        "Estimated items: not known yet" if start.estimate is None else f"Estimated items: ~{start.estimate:,}"
+    )
     if start.queued:
         lines.append(f"Queued from before: {start.queued:,}")
-    lines.append(f"Parallel workers: {settings.max_parallel_requests}")
+    lines.append(f"Parallel workers: {start.workers}")
     lines.append(f"DB batch size: {settings.db_batch_size} items")
     return lines
 

@@ -7,12 +7,12 @@ import shlex
 import sys
 from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, TypeVar, get_origin
 
 import click
 from pydantic_settings import BaseSettings
 
-from fetcher.cli.report import Reporter, start_logging
+from fetcher.cli.report import Reporter, place, start_logging
 from fetcher.errors import FetcherError, Interrupted
 from fetcher.model import Order, Summary
 from fetcher.settings import ENV_FILE, Settings, load, options_of, unknown_keys
@@ -35,9 +35,14 @@ def setting_options(command: F) -> F:
             if option in seen:
                 continue
             seen.add(option)
-            default = "" if field.default is None else f", default {str(field.default).lower()}"
+            default = "" if field.default in (None, ()) else f", default {str(field.default).lower()}"
             text = f"{field.description}  [{name.upper()}{default}]"
-            if field.annotation is bool:
+            if get_origin(field.annotation) is tuple:
+                # None, not an empty tuple, says that nothing was given.
+                command = click.option(
+                    option, name, metavar="VALUE", multiple=True, callback=lambda _, __, value: value or None, help=text
+                )(command)
+            elif field.annotation is bool:
                 command = click.option(option, name, is_flag=True, default=None, help=text)(command)
             else:
                 command = click.option(option, name, metavar="VALUE", help=text)(command)
@@ -67,12 +72,18 @@ def settings_for(given: Mapping[str, Any], *, verbose: int, log_format: str) -> 
 
 
 def follow(
-    run: Callable[..., Summary | None], settings: Settings, *, db: Path, order: Order, log_format: str
+    run: Callable[..., Summary | None],
+    settings: Settings,
+    *,
+    source: str,
+    db: Path,
+    order: Order,
+    log_format: str,
 ) -> Summary | None:
     """Call `run` with what tells of it and lets Ctrl-C end it; says how it began, goes on and ended."""
     # Batches hold thousands of rows and no cycles: by its own measure the collector looks through them all the time.
     gc.set_threshold(100_000, 20, 50)
-    with Reporter(settings, order=order, db=db, json_lines=log_format == "json") as reporter:
+    with Reporter(settings, order=order, db=db, json_lines=log_format == "json", position=place(source)) as reporter:
         stop = Stop()
         try:
             with stop_on_signals(stop):

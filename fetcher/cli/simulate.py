@@ -1,8 +1,9 @@
-"""`fetcher simulate`: a pr0gramm of one's own on loopback, to try everything without troubling anybody."""
+"""`fetcher simulate`: an API of one's own on loopback, to try everything without troubling anybody."""
 
 from __future__ import annotations
 
 import os
+from collections.abc import Mapping
 from dataclasses import replace
 from typing import Any
 
@@ -12,6 +13,7 @@ from fetcher.simulator.limiter import Limit, Window
 from fetcher.simulator.mishaps import MISHAPS
 from fetcher.simulator.profile import Knee, Outage, Profile, Share
 from fetcher.simulator.profiles import PROFILES
+from fetcher.simulator.stac.dialect import MATCHED, NEXT_STYLES, QUIRKS, Dialect
 
 
 class _CannotListen(click.ClickException):
@@ -23,10 +25,25 @@ class _CannotListen(click.ClickException):
 _SHARE = click.FloatRange(0, 1)
 _SECONDS = click.FloatRange(min=0)
 _POSITIVE = click.FloatRange(min=0, min_open=True)
-_EPILOG = "\b\nProfiles:\n" + "\n".join(f"  {name:<9} {profile.about}" for name, profile in PROFILES.items())
+
+
+def _listed(title: str, about: Mapping[str, str]) -> str:
+    """A list for the help, which is not to be wrapped."""
+    width = max(map(len, about)) + 1
+    return f"\b\n{title}:\n" + "\n".join(f"  {name:<{width}} {text}" for name, text in about.items())
+
+
+_EPILOG = "\n\n".join(
+    (
+        _listed("Profiles", {name: profile.about for name, profile in PROFILES.items()}),
+        _listed("Next links of stac", NEXT_STYLES),
+        _listed("Quirks of stac", QUIRKS),
+    )
+)
 
 
 @click.command(epilog=_EPILOG)
+@click.argument("source", type=click.Choice(["pr0gramm", "stac"]), default="pr0gramm")
 @click.option("--items", type=click.IntRange(min=0), default=3000, show_default=True, help="Items anybody can see.")
 @click.option("--seed", type=int, default=0, show_default=True, help="Another seed makes other items.")
 @click.option("--port", type=click.IntRange(0, 65535), default=8120, show_default=True, help="0 takes any free port.")
@@ -72,7 +89,20 @@ _EPILOG = "\b\nProfiles:\n" + "\n".join(f"  {name:<9} {profile.about}" for name,
     help="From X seconds on, for T seconds, everyone is refused a connection (HOW: refuse) or met by a fault.",
 )
 @click.option("--arrive", type=_SECONDS, metavar="N", help="New items a second.")
+@click.option(
+    "--collections", type=click.IntRange(min=1), help="STAC: collections, which share the items.  [default: 2]"
+)
+@click.option(
+    "--next", type=click.Choice(list(NEXT_STYLES)), help="STAC: how a page names the next.  [default: post-body]"
+)
+@click.option("--matched", type=click.Choice(MATCHED), help="STAC: how a search says its count.  [default: number]")
+@click.option("--page-default", type=click.IntRange(min=1), help="STAC: items on a page.  [default: 10]")
+@click.option("--page-max", type=click.IntRange(min=1), help="STAC: the most items on a page.  [default: 10000]")
+@click.option("--collections-page", type=click.IntRange(min=1), help="STAC: collections on a page.  [default: all]")
+@click.option("--big-page", type=click.IntRange(min=1), help="STAC: what big-page-500 answers.  [default: 100]")
+@click.option("--quirk", type=click.Choice(list(QUIRKS)), multiple=True, metavar="NAME", help="STAC: see below.")
 def simulate(
+    source: str,
     items: int,
     seed: int,
     port: int,
@@ -83,38 +113,65 @@ def simulate(
     gzip: bool,
     **faults: Any,
 ) -> None:
-    """Answer like the pr0gramm API on this machine, with made-up items, until Ctrl-C.
+    """Answer like the API of pr0gramm, or a STAC API, on this machine, with made-up items, until Ctrl-C.
 
     All goes well unless a profile or an option says otherwise; the options override the profile.
     """
     from fetcher.simulator.server import serve
+    from fetcher.simulator.stac.world import StacWorld
     from fetcher.simulator.world import World
 
+    collections = faults.pop("collections")
+    dialect = _dialect({name: faults.pop(name) for name in _DIALECT})
+    if source == "stac" and (login or faults["gone"] is not None):
+        raise click.UsageError("--login and --gone are not for stac")
+    if source != "stac" and (dialect is not None or collections is not None):
+        raise click.UsageError("--collections, --next, --matched, --page-…, --big-page and --quirk are for stac")
     profile = _profile(seed, latency, jitter, **faults)
 
     def announce(url: str) -> None:
         click.echo(f"Simulating {items:,} items at {url} (Ctrl-C ends it)")
 
+    world: World | StacWorld
+    if source == "stac":
+        world = StacWorld(seed, items, collections or 2)
+    else:
+        world = World(seed, items, login or (profile is not None and profile.login is not None))
     try:
         requests, wrong = serve(
-            World(seed, items, login or (profile is not None and profile.login is not None)),
+            world,
             host,
             port,
             latency=latency or 0.0,
             jitter=jitter or 0.0,
             gzip=gzip,
             profile=profile,
+            dialect=dialect,
             on_ready=announce,
         )
     except OSError as error:
         # A name that cannot be resolved comes with a number of its own kind.
         reason = os.strerror(error.errno) if error.errno is not None and error.errno > 0 else error.strerror
         raise _CannotListen(f"Cannot listen on {host}:{port}: {reason}") from error
-    if profile is not None:
+    if profile is not None or (dialect is not None and dialect.mishaps):
         what = ", ".join(f"{count:,} {name}" for name, count in sorted(wrong.items()))
         click.echo(
             f"Answered {requests.total():,} requests, {wrong.total():,} of them with a fault{what and ': ' + what}"
         )
+
+
+_DIALECT = ("next", "matched", "page_default", "page_max", "collections_page", "big_page", "quirk")
+
+
+def _dialect(given: Mapping[str, Any]) -> Dialect | None:
+    """The dialect that the options make; None when there are none."""
+    changes = {name: value for name, value in given.items() if value not in (None, ())}
+    if "quirk" in changes:
+        changes["quirks"] = frozenset(changes.pop("quirk"))
+    try:
+        return Dialect(**changes) if changes else None
+    except ValueError as error:
+        raise click.UsageError(str(error)) from None
 
 
 def _profile(

@@ -12,7 +12,7 @@ import click
 
 from fetcher.cli.report import duration, size
 from fetcher.settings import Settings, load
-from fetcher.sources import find
+from fetcher.sources import find, of
 from fetcher.stores.file import source_of
 from fetcher.stores.overview import Overview, RunRow, overview
 
@@ -42,12 +42,14 @@ def _lines(path: Path, found: Overview) -> list[str]:
         f"Work:     {found.work:,} left" + _named(found.waiting, "to be tried again"),
         f"Failed:   {found.parked:,} for good" + _named(found.failed, ""),
     ]
+    position = of(find(found.source), "position_text")
     for number, each in enumerate(found.coverage):
         if number == MOST_RANGES:
             lines.append(f"          and {len(found.coverage) - number:,} ranges more (--json shows them)")
             break
+        begin = "Coverage:" if not number else "         "
         lines.append(
-            f"{'Coverage:' if not number else '         '} scope {each.scope}: {each.lo:,} to {each.hi:,},"
+            f"{begin} scope {each.scope}: {position(each.lo)} to {position(each.hi)},"
             f" {each.items:,} items, as of {_when(each.walked_at)}"
         )
     if not found.coverage:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import asdict
 from datetime import datetime
 from pathlib import Path
@@ -13,7 +13,7 @@ import click
 
 from fetcher.cli.report import counted, plain
 from fetcher.settings import Settings, load
-from fetcher.sources import find
+from fetcher.sources import find, of
 from fetcher.stores.file import source_of
 from fetcher.stores.verify import Verdict
 from fetcher.stores.verify import verify as check
@@ -42,18 +42,19 @@ def verify(db: Path | None, as_json: bool) -> int:
         if steps:
             click.echo(f"\r\033[KLooking at {what} …", nl=False, err=True)
 
-    verdict = check(path, find(source_of(path)).tables, on_step=on_step)
+    source = find(source_of(path))
+    verdict = check(path, source.tables, on_step=on_step)
     if steps:
         click.echo("\r\033[K", nl=False, err=True)
     if as_json:
         click.echo(json.dumps({"complete": verdict.complete, **asdict(verdict)}))
     else:
-        for line in _lines(path, verdict):
+        for line in _lines(path, verdict, of(source, "position_text")):
             click.echo(line)
     return 0 if verdict.complete else 3
 
 
-def _lines(path: Path, verdict: Verdict) -> list[str]:
+def _lines(path: Path, verdict: Verdict, position: Callable[[int], str]) -> list[str]:
     shown = click.format_filename(path)
     items = counted(verdict.items, "item") + (f", {verdict.gone:,} of them gone" if verdict.gone else "")
     if verdict.complete:
@@ -63,9 +64,8 @@ def _lines(path: Path, verdict: Verdict) -> list[str]:
     lines = [f"{shown}: {items}; not complete"]
     if verdict.as_of is None:
         lines.append("Nothing was listed yet")
-    lines += _some(
-        "Not listed", [f"scope {each.scope}: {each.lo:,} to {each.hi:,}" for each in verdict.uncovered], "range"
-    )
+    holes = [f"scope {each.scope}: {position(each.lo)} to {position(each.hi)}" for each in verdict.uncovered]
+    lines += _some("Not listed", holes, "range")
     if verdict.without_details_count:
         names = _names(verdict.without_details, verdict.without_details_count)
         lines.append(f"Without details: {counted(verdict.without_details_count, 'item')}: {names}")

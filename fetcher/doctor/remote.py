@@ -5,16 +5,15 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from email.utils import parsedate_to_datetime
-from typing import Any
 
 from requests.utils import get_environ_proxies
 
 from fetcher.client import Answer, Client, Parse
 from fetcher.doctor.finding import Finding, bad, note, ok
 from fetcher.doctor.sayings import saying
-from fetcher.doctor.settings import secrets_of
 from fetcher.errors import RequestFailed
 from fetcher.model import Interval, Outcome, Scope
+from fetcher.settings import login_of
 from fetcher.sources import Examinable, Source, of
 
 MOST_SECONDS_APART = 60.0
@@ -75,7 +74,7 @@ class Remote:
         return bad("network", f"{self.client.base_url}: {what} ({error})", remedy)
 
     def _denied(self, error: RequestFailed) -> Iterator[Finding]:
-        names = names_of_login(self.source)
+        names = login_of(self.source.Options)
         if not of(self.source, "cookies"):
             yield bad("login", f"what is asked for {_NEEDED}, and none is given ({error})", _give(names))
         else:
@@ -91,7 +90,7 @@ class Remote:
         if not of(source, "cookies"):
             yield from examine_login(source, tried=True)
             return
-        names, counts = names_of_login(source), None
+        names, counts = login_of(source.Options), None
         if isinstance(source, Examinable):
             try:
                 counts = source.logged_in(self.client)
@@ -157,7 +156,7 @@ class Remote:
 def examine_login(source: Source, *, tried: bool) -> Iterator[Finding]:
     """What can be told of the login without asking, or with the list head given to who has none."""
     needs = getattr(source, "needs_login", None)
-    names = names_of_login(source)
+    names = login_of(source.Options)
     if of(source, "cookies"):
         yield ok("login", "given; it was not tried")
     elif needs and not tried:
@@ -166,11 +165,6 @@ def examine_login(source: Source, *, tried: bool) -> Iterator[Finding]:
         yield ok("login", "not given, and what is asked for is listed without")
     else:
         yield ok("login", "not given" + (", and not needed" if needs is False or tried else ""))
-
-
-def names_of_login(source: Any) -> str:
-    """The settings that a login consists of, in words."""
-    return " and ".join(name.upper() for name in secrets_of(source.Options)) or "the login"
 
 
 def _give(names: str) -> str:

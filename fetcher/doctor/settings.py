@@ -10,11 +10,10 @@ from pathlib import Path
 from typing import Any
 
 from dotenv.parser import Binding, parse_stream
-from pydantic import SecretStr
 from pydantic_settings import BaseSettings
 
 from fetcher.doctor.finding import Finding, bad, note, ok
-from fetcher.settings import PLACEHOLDER_PAGE, Settings, load_valid
+from fetcher.settings import PLACEHOLDER_PAGE, Settings, load_valid, secrets_of
 
 WHAT = "settings"
 
@@ -92,12 +91,3 @@ def _line_of(binding: Binding) -> int:
     """The line that a binding is on; its text begins with the empty lines before it."""
     text = binding.original.string
     return binding.original.line + text[: len(text) - len(text.lstrip())].count("\n")
-
-
-def secrets_of(model: type[BaseSettings]) -> list[str]:
-    """The names of the settings that are secret."""
-    return [
-        name
-        for name, field in model.model_fields.items()
-        if SecretStr in (field.annotation, *getattr(field.annotation, "__args__", ()))
-    ]

@@ -21,7 +21,8 @@ DEPTH = 100_000
 HUGE_TEXT = 1 << 20
 """Characters in the huge string."""
 
-_LIST = re.compile(rb'"(?:items|tags)":\[(\]?)')
+_LISTS = ("items", "tags", "comments", "features")
+_LIST = re.compile(rb'"(?:items|tags|features)":\[(\]?)')
 _DEEP = b"[" * DEPTH + b"]" * DEPTH
 
 HOSTILE_VALUES = {
@@ -40,7 +41,7 @@ HOSTILE_VALUES = {
 
 
 def with_hostile_row(body: bytes, value: bytes) -> bytes:
-    """A true body whose list of items or tags begins with one more row, its id being `value`."""
+    """A true body whose list of items, tags or features begins with one more row, its id being `value`."""
 
     def widened(found: re.Match[bytes]) -> bytes:
         row = b'{"id":%b,"promoted":0,"created":1,"flags":1,"confidence":0.5,"tag":"x"}' % value
@@ -52,7 +53,7 @@ def with_hostile_row(body: bytes, value: bytes) -> bytes:
 def as_strings(body: bytes) -> bytes:
     """A true body with the numbers of its rows as strings and booleans as 0 or 1: the same to who coerces."""
     data = json.loads(body)
-    for name in ("items", "tags", "comments"):
+    for name in _LISTS:
         if isinstance(data.get(name), list):
             data[name] = [{field: _loose(value) for field, value in row.items()} for row in data[name]]
     return _json(data)
@@ -61,7 +62,7 @@ def as_strings(body: bytes) -> bytes:
 def with_wrong_types(body: bytes, draw: int) -> bytes:
     """A true body in which one thing that no client can do without is of another type, or null."""
     data = json.loads(body)
-    names = [name for name in ("items", "tags", "comments") if isinstance(data.get(name), list)]
+    names = [name for name in _LISTS if isinstance(data.get(name), list)]
     if not names:
         return body
     name = names[draw % len(names)]
@@ -75,13 +76,14 @@ def with_wrong_types(body: bytes, draw: int) -> bytes:
 
 def with_duplicate_keys(body: bytes) -> bytes:
     """A true body whose lists are named twice, empty the first time: the last counts, as in PHP and Python."""
-    names = [name for name in (b"items", b"tags", b"comments") if b'"%b":[' % name in body]
+    names = [name for name in map(str.encode, _LISTS) if b'"%b":[' % name in body]
     return b"{" + b"".join(b'"%b":[],' % name for name in names) + body[1:]
 
 
 def without_items(body: bytes) -> bytes:
     """A true listing with null for its items."""
-    return _json({**json.loads(body), "items": None})
+    data = json.loads(body)
+    return _json({**data, "features" if "features" in data else "items": None})
 
 
 def with_bom(body: bytes) -> bytes:

@@ -5,8 +5,10 @@ from __future__ import annotations
 import asyncio
 from collections import deque
 from collections.abc import Callable
+from contextlib import suppress
 
 from fetcher.simulator.profile import Profile
+from fetcher.simulator.stac.world import Key, StacWorld
 from fetcher.simulator.world import ALL_FLAGS, World, mix
 
 _TICK_SECONDS = 0.05
@@ -15,19 +17,18 @@ _TICK_SECONDS = 0.05
 class Changes:
     """Changes a world at the rates that a profile has; which items it takes depends on the profile's seed.
 
-    Items that have arrived and those deleted before are left alone. `world.flag` tells what became of an item.
+    Items of pr0gramm that have arrived and those deleted before are left alone; `world.flag` tells what became of an
+    item. STAC items have no flags, they are updated instead.
     """
 
-    def __init__(self, world: World, profile: Profile) -> None:
-        self._world = world
+    def __init__(self, world: World | StacWorld, profile: Profile) -> None:
         self._seed = mix(mix(profile.seed) ^ 0xC4A)
-        self._ids = tuple(world.ids(ALL_FLAGS))
-        self._deleted: deque[int] = deque()
+        what = _StacItems(world) if isinstance(world, StacWorld) else _Items(world)
         self._kinds: list[tuple[float, Callable[[int], None]]] = [
-            (profile.arrive, lambda _: self._arrive()),
-            (profile.delete, self._delete),
-            (profile.undelete, lambda _: self._undelete()),
-            (profile.reflag, self._reflag),
+            (profile.arrive, what.arrive),
+            (profile.delete, what.delete),
+            (profile.undelete, what.undelete),
+            (profile.reflag, what.change),
         ]
         self._done = [0] * len(self._kinds)
 
@@ -44,20 +45,29 @@ class Changes:
                 self._done[kind] += 1
                 change(mix(self._seed ^ (self._done[kind] << 2 | kind)))
 
-    def _arrive(self) -> None:
+
+class _Items:
+    """What can happen to the items of pr0gramm."""
+
+    def __init__(self, world: World) -> None:
+        self._world = world
+        self._ids = tuple(world.ids(ALL_FLAGS))
+        self._deleted: deque[int] = deque()
+
+    def arrive(self, _draw: int) -> None:
         self._world.arrive()
 
-    def _delete(self, draw: int) -> None:
+    def delete(self, draw: int) -> None:
         id = self._taken(draw)
         if id:
             self._world.delete(id)
             self._deleted.append(id)
 
-    def _undelete(self) -> None:
+    def undelete(self, _draw: int) -> None:
         if self._deleted:
             self._world.undelete(self._deleted.popleft())
 
-    def _reflag(self, draw: int) -> None:
+    def change(self, draw: int) -> None:
         id = self._taken(draw)
         if id:
             others = [flag for flag in (1, 2, 4, 8, 16) if flag != self._world.flag(id)]
@@ -69,3 +79,26 @@ class Changes:
             return 0
         id = self._ids[draw % len(self._ids)]
         return id if self._world.flag(id) else 0
+
+
+class _StacItems:
+    """What can happen to STAC items; the world draws which."""
+
+    def __init__(self, world: StacWorld) -> None:
+        self._world = world
+        self._deleted: deque[Key] = deque()
+
+    def arrive(self, _draw: int) -> None:
+        self._world.add()
+
+    def delete(self, _draw: int) -> None:
+        with suppress(ValueError):
+            self._deleted += self._world.remove(1)
+
+    def undelete(self, _draw: int) -> None:
+        if self._deleted:
+            self._world.restore([self._deleted.popleft()])
+
+    def change(self, _draw: int) -> None:
+        with suppress(ValueError):
+            self._world.update(1)

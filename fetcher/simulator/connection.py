@@ -13,7 +13,8 @@ import struct
 from functools import partial
 
 from fetcher.simulator.faults import Ending
-from fetcher.simulator.service import Reply, Service, final
+from fetcher.simulator.service import Service
+from fetcher.simulator.wire import Refused, Reply, final
 
 logger = logging.getLogger(__name__)
 
@@ -37,6 +38,8 @@ class Connection(asyncio.Protocol):
         self._others = others
         self._loop = asyncio.get_running_loop()
         self._buffer = b""
+        self._head: bytes | None = None  # of the request whose body has not come yet
+        self._body_size = 0
         self._timer: asyncio.TimerHandle | None = None
         self._answering = False
         self._choked = False
@@ -85,6 +88,11 @@ class Connection(asyncio.Protocol):
     def _serve(self) -> None:
         """Answer what is in the buffer until an answer has to wait or the rest is no whole request."""
         while self._buffer and not (self._answering or self._choked or self._ending):
+            if self._head is not None:
+                if len(self._buffer) < self._body_size:
+                    break
+                self._begin_with_body(self._head)
+                continue
             head, end, rest = self._buffer.partition(b"\r\n\r\n")
             if len(head) > MAX_HEAD:
                 self._answer(final(431))
@@ -92,13 +100,32 @@ class Connection(asyncio.Protocol):
                 break
             else:
                 self._buffer = rest
-                self._begin(head.lstrip(b"\r\n"))
-        if len(self._buffer) > MAX_WAITING and not self._ending:
+                self._take(head.lstrip(b"\r\n"))
+        if len(self._buffer) > MAX_WAITING + self._body_size and not self._ending:
             self._transport.pause_reading()
         else:
             self._transport.resume_reading()
 
-    def _begin(self, head: bytes) -> None:
+    def _take(self, head: bytes) -> None:
+        """Answer a request whose head is there, or wait for its body."""
+        try:
+            self._body_size = self._service.body_size(head)
+        except Refused as refused:
+            self._answer(final(refused.status, refused.body))
+            return
+        if not self._body_size:
+            self._begin(head)
+            return
+        self._head = head
+        if len(self._buffer) < self._body_size and b"\r\nexpect: 100-continue" in head.lower():
+            self._transport.write(b"HTTP/1.1 100 Continue\r\n\r\n")
+
+    def _begin_with_body(self, head: bytes) -> None:
+        body, self._buffer = self._buffer[: self._body_size], self._buffer[self._body_size :]
+        self._head, self._body_size = None, 0
+        self._begin(head, body)
+
+    def _begin(self, head: bytes, body: bytes = b"") -> None:
         service = self._service
         # The latency counts from here: to make the answer is part of it.
         began = self._loop.time()
@@ -107,7 +134,7 @@ class Connection(asyncio.Protocol):
         if service.in_flight > service.max_in_flight:
             service.max_in_flight = service.in_flight
         try:
-            reply = service.reply(head)
+            reply = service.reply(head, body)
         except Exception:
             logger.exception("The simulator could not answer %r", head[:200])
             reply = final(500)

@@ -6,7 +6,7 @@ import asyncio
 import socket
 
 from fetcher.simulator.connection import Connection
-from fetcher.simulator.service import PREFIX, Service
+from fetcher.simulator.service import Service
 
 _BACKLOG = 1024
 _ROUNDS = 5
@@ -23,7 +23,7 @@ class Listener:
         # Listening before the loop runs: an error is the caller's own.
         self._socket = socket.create_server((host, port), family=family, backlog=_BACKLOG)
         host, port = self._socket.getsockname()[:2]
-        self.url = f"http://[{host}]:{port}{PREFIX}" if ":" in host else f"http://{host}:{port}{PREFIX}"
+        self.url = f"http://[{host}]:{port}{service.prefix}" if ":" in host else f"http://{host}:{port}{service.prefix}"
         self._service = service
         self._connections: set[Connection] = set()
         self._server: asyncio.Server | None = None

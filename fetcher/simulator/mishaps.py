@@ -15,8 +15,10 @@ from fetcher.simulator.world import PAGE
 Make = Callable[[int, float], Answer]
 """(64 random bits, seconds for what takes any) → an answer."""
 
-ALL_KINDS = frozenset({"list", "info", "tags", "loggedin"})
+STAC_LISTS = frozenset({"search", "items"})
+STAC = STAC_LISTS | {"landing", "conformance", "collections", "collection", "queryables", "item", "api"}
 LIST, INFO = frozenset({"list"}), frozenset({"info"})
+ALL_KINDS = LIST | INFO | {"tags", "loggedin"} | STAC
 
 SIX_HOURS = 6 * 3600
 
@@ -51,6 +53,11 @@ def _retry_after_nonsense(draw: int, _seconds: float) -> Answer:
 
 def _limit_in_4xx(draw: int, _seconds: float) -> Answer:
     return Answer((400, 403, 420)[draw % 3], body=bodies.LIMIT_REACHED)
+
+
+def _limit_in_text(_draw: int, seconds: float) -> Answer:
+    text = f"Rate limit is exceeded. Try again in {max(1, round(seconds))} seconds."
+    return Answer(429, body=b'{"statusCode":429,"message":"%b"}' % text.encode())
 
 
 def _changed(edit: Callable[[bytes], bytes], **headers: str) -> Make:
@@ -98,6 +105,8 @@ MISHAPS: Mapping[str, Mishap] = {
     "502": Mishap(_status(502, bodies.html("502 Bad Gateway")), "502 in HTML"),
     "403": Mishap(_status(403, bodies.html("Attention Required!")), "403 in HTML, as Cloudflare blocks"),
     "522": Mishap(_status(522, bodies.html("522: Connection timed out")), "522 in HTML, as Cloudflare times out"),
+    "forbidden": Mishap(_status(403, b'{"message":"Forbidden"}'), "403 in JSON for throttling, as Earth Search", STAC),
+    "429-text": Mishap(_limit_in_text, "429 that says in its text how long to wait, as Planetary Computer", STAC),
     # On the wire
     "reset": Mishap(_wire(part=0.0, ending=Ending.RESET), "connection reset before the answer"),
     "reset-midway": Mishap(_wire(part=0.5, ending=Ending.RESET), "connection reset in the middle of the answer"),
@@ -136,7 +145,7 @@ MISHAPS: Mapping[str, Mishap] = {
     "huge-text": Mishap(_hostile(bodies.HOSTILE_VALUES["huge-text"]), "string of 1 MiB for an id"),
     "utf8": Mishap(_hostile(bodies.HOSTILE_VALUES["utf8"]), "invalid UTF-8"),
     # Listings
-    "null-items": Mishap(_changed(bodies.without_items), "listing with null for its items", LIST),
+    "null-items": Mishap(_changed(bodies.without_items), "listing with null for its items", LIST | STAC_LISTS),
     "repeat": Mishap(lambda _draw, _seconds: Answer(shift=PAGE), "listing that repeats the page before", LIST),
     "skip": Mishap(lambda draw, _: Answer(shift=-1 - draw % 9), "listing that skips some items", LIST),
 }

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
+from functools import cache
 from typing import Any
 from zlib import crc32
 
@@ -17,7 +18,6 @@ from fetcher.simulator.world import World, mix
 HEAD_ATTEMPTS = 2
 """At most so many attempts at the list head go wrong: nothing but nonsense at first means a wrong address."""
 
-_KINDS = {kind: crc32(kind.encode()) for kind in ("list", "info", "tags", "loggedin")}
 _ALL = 2.0**64
 
 
@@ -150,9 +150,9 @@ class Profile:
         return replace(wrong, status=lasting.status, body=body, edit=None)
 
     def _drawn(self, kind: str, key: int, attempt: int) -> tuple[Share, int] | None:
-        draw = mix(mix(mix(self.seed) ^ _KINDS[kind]) ^ mix(key) ^ attempt)
+        draw = mix(mix(mix(self.seed) ^ _number_of(kind)) ^ mix(key) ^ attempt)
         place = draw / _ALL
-        at_head = kind == "list" and key == 0
+        at_head = (kind == "list" and key == 0) or kind == "landing"
         for each in self.mishaps:
             most = each.attempts
             if most is not None and attempt > (min(most, HEAD_ATTEMPTS) if at_head else most):
@@ -184,3 +184,8 @@ class Profile:
     def _salt(self, key: int) -> int:
         # Apart from what befalls single requests: a share of one is no share of the other.
         return mix(self.seed) ^ mix(key) ^ 0x60E
+
+
+@cache
+def _number_of(kind: str) -> int:
+    return crc32(kind.encode())

@@ -57,6 +57,8 @@ _HOSTILE = {
     "utf8": 0.004,
     "null-items": 0.1,
     "repeat": 0.1,
+    "429-text": 0.0015,
+    "forbidden": 0.004,
 }
 
 PROFILES: Mapping[str, Profile] = {

@@ -1,4 +1,4 @@
-"""An HTTP/1.1 server that answers like pr0gramm from a `World`, in a thread of its own or in the main one."""
+"""An HTTP/1.1 server that answers from a world as its API does, in a thread of its own or in the main one."""
 
 from __future__ import annotations
 
@@ -8,33 +8,40 @@ import signal
 import threading
 from collections import Counter
 from collections.abc import Callable, Coroutine, Iterator
+from dataclasses import replace
 from types import TracebackType
-from typing import Any, Self
+from typing import Any, Generic, Self, TypeVar
 
 from fetcher.simulator.changes import Changes
 from fetcher.simulator.conditions import Conditions
 from fetcher.simulator.faults import Faults
 from fetcher.simulator.listener import Listener
 from fetcher.simulator.mishaps import MISHAPS
+from fetcher.simulator.pr0gramm import Pr0grammApi
 from fetcher.simulator.profile import Outage, Profile
-from fetcher.simulator.service import Service
+from fetcher.simulator.service import Api, Service
+from fetcher.simulator.stac.api import StacApi
+from fetcher.simulator.stac.dialect import Dialect
+from fetcher.simulator.stac.world import StacWorld
 from fetcher.simulator.world import World
 
 _START_SECONDS = 10.0
 
+AnyWorld = TypeVar("AnyWorld", World, StacWorld)
 
-class Simulator:
+
+class Simulator(Generic[AnyWorld]):
     """A simulated API on a loopback port, served by a daemon thread from construction until `close()`.
 
     `latency` and `jitter` are seconds: an answer waits `latency` ± `jitter`, evenly spread, the same for the
     same (seed, request, attempt). `faults` is asked before each answer, then `profile`. `port` 0 takes any free one.
     With `gzip` answers are compressed for clients that accept it; with `record` each request is noted in `log`.
-    A context manager.
+    A StacWorld is served as a STAC API in its `dialect`, a World as pr0gramm's. A context manager.
     """
 
     def __init__(
         self,
-        world: World,
+        world: AnyWorld,
         port: int = 0,
         latency: float = 0.0,
         jitter: float = 0.0,
@@ -42,20 +49,25 @@ class Simulator:
         gzip: bool = False,
         record: bool = False,
         profile: Profile | None = None,
+        dialect: Dialect | None = None,
     ) -> None:
-        self.world = world
-        self._service = _service(world, latency, jitter, faults, gzip, profile, record=record)
+        self.world: AnyWorld = world
+        self._service = _service(_api(world, dialect), latency, jitter, faults, gzip, profile, record=record)
         self._listener = Listener(self._service, "127.0.0.1", port)
         self.url = self._listener.url
         self._loop = asyncio.new_event_loop()
         self._stop = asyncio.Event()
         self._closed = False
-        self._thread = threading.Thread(target=self._run, args=(profile,), name="simulator", daemon=True)
+        self._thread = threading.Thread(target=self._run, args=(world, profile), name="simulator", daemon=True)
         self._thread.start()
 
     @property
     def requests(self) -> Counter[str]:
-        """Requests so far by kind: "list", "info", "tags", "loggedin" or "other"."""
+        """Requests so far by kind: "list", "info", "tags", "loggedin" or "other".
+
+        Of a STAC API: "landing", "conformance", "collections", "collection", "queryables", "items", "item", "search",
+        "api" or "other".
+        """
         return self._service.requests
 
     @property
@@ -110,15 +122,15 @@ class Simulator:
     async def _befall(self, seconds: float, how: str) -> None:
         self._service.begin_outage(seconds, how)
 
-    def _run(self, profile: Profile | None) -> None:
+    def _run(self, world: AnyWorld, profile: Profile | None) -> None:
         try:
-            self._loop.run_until_complete(_serve_until(self._stop, self._listener, self._service, profile))
+            self._loop.run_until_complete(_serve_until(self._stop, self._listener, self._service, world, profile))
         finally:
             self._loop.close()
 
 
 def serve(
-    world: World,
+    world: World | StacWorld,
     host: str = "127.0.0.1",
     port: int = 8120,
     *,
@@ -127,6 +139,7 @@ def serve(
     faults: Faults | None = None,
     gzip: bool = False,
     profile: Profile | None = None,
+    dialect: Dialect | None = None,
     on_ready: Callable[[str], None] | None = None,
 ) -> tuple[Counter[str], Counter[str]]:
     """Serve a world in this thread, the main one, until SIGINT or SIGTERM; a port in use raises OSError.
@@ -134,7 +147,7 @@ def serve(
     `on_ready` is called with the URL once requests are answered and signals obeyed. Returns the requests by kind and
     the wrong answers by name. See `Simulator` for the rest.
     """
-    service = _service(world, latency, jitter, faults, gzip, profile)
+    service = _service(_api(world, dialect), latency, jitter, faults, gzip, profile)
 
     async def run() -> None:
         stop = asyncio.Event()
@@ -143,14 +156,23 @@ def serve(
             asyncio.get_running_loop().add_signal_handler(number, stop.set)
         if on_ready is not None:
             on_ready(listener.url)
-        await _serve_until(stop, listener, service, profile)
+        await _serve_until(stop, listener, service, world, profile)
 
     asyncio.run(run())
     return service.requests, service.wrong
 
 
+def _api(world: World | StacWorld, dialect: Dialect | None) -> Api:
+    """The API that a world is told by."""
+    if isinstance(world, StacWorld):
+        return StacApi(world, dialect or Dialect())
+    if dialect is not None:
+        raise ValueError("a dialect is for a StacWorld")
+    return Pr0grammApi(world)
+
+
 def _service(
-    world: World,
+    api: Api,
     latency: float,
     jitter: float,
     faults: Faults | None,
@@ -159,8 +181,11 @@ def _service(
     *,
     record: bool = False,
 ) -> Service:
+    if api.mishaps:
+        profile = profile or Profile(seed=api.seed)
+        profile = replace(profile, mishaps=(*profile.mishaps, *api.mishaps))
     return Service(
-        world,
+        api,
         latency=latency + (profile.latency if profile else 0.0),
         jitter=jitter + (profile.jitter if profile else 0.0),
         faults=faults,
@@ -170,10 +195,12 @@ def _service(
     )
 
 
-async def _serve_until(stop: asyncio.Event, listener: Listener, service: Service, profile: Profile | None) -> None:
+async def _serve_until(
+    stop: asyncio.Event, listener: Listener, service: Service, world: World | StacWorld, profile: Profile | None
+) -> None:
     """Answer on a listening socket until `stop` is set; leaves no socket open."""
     await listener.open()
-    tasks = [asyncio.ensure_future(each) for each in _beside(listener, service, profile)] if profile else []
+    tasks = [asyncio.ensure_future(each) for each in _beside(listener, service, world, profile)] if profile else []
     await stop.wait()
     for task in tasks:
         task.cancel()
@@ -183,13 +210,15 @@ async def _serve_until(stop: asyncio.Event, listener: Listener, service: Service
             await task
 
 
-def _beside(listener: Listener, service: Service, profile: Profile) -> Iterator[Coroutine[Any, Any, None]]:
+def _beside(
+    listener: Listener, service: Service, world: World | StacWorld, profile: Profile
+) -> Iterator[Coroutine[Any, Any, None]]:
     """What goes on beside the answering."""
     for outage in profile.outages:
         if outage.how == "refuse":
             yield _refuse(listener, service, outage)
     if profile.arrive or profile.delete or profile.undelete or profile.reflag:
-        yield Changes(service.world, profile).go_on(service.now)
+        yield Changes(world, profile).go_on(service.now)
 
 
 async def _refuse(listener: Listener, service: Service, outage: Outage) -> None:

@@ -19,7 +19,7 @@ from fetcher.settings import SourceOptions
 log = logging.getLogger("fetcher")
 
 GROUP = "fetcher.sources"
-_OURS = {"pr0gramm": "fetcher.sources.pr0gramm:Pr0gramm"}
+_OURS = {"pr0gramm": "fetcher.sources.pr0gramm:Pr0gramm", "stac": "fetcher.sources.stac:Stac"}
 
 
 class Source(Protocol):
@@ -64,8 +64,12 @@ class Defaults:
     page_size: int = 100
     lists_anew: bool = False
     cookies: Mapping[str, SecretStr] = MappingProxyType({})
+    headers: Mapping[str, SecretStr] = MappingProxyType({})
     open_scopes: tuple[Scope, ...] | None = None
     """What anybody sees without a login; None where there is no login."""
+
+    login_hint: str = ""
+    """What a person is to do where a login is needed."""
 
     detail: Callable[[Any, Any], Detail | Gone] | None = None
     """`detail(client, key)`: the rows that one item's own request gives. Raises RequestFailed."""
@@ -76,7 +80,7 @@ class Defaults:
     batch: int = 1
 
     @staticmethod
-    def judge(status: int, data: Any) -> Outcome | None:  # noqa: ARG004 - what a source makes of them
+    def judge(status: int, data: Any) -> Outcome | tuple[Outcome, float] | None:  # noqa: ARG004 - for a source to use
         """What a JSON answer means where the API has ways of its own; None leaves it to HTTP's rules."""
         return None
 

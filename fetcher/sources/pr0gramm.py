@@ -108,6 +108,7 @@ class Pr0gramm:
     base_url = "https://pr0gramm.com/api"
     tables = (ITEMS, TAGS, COMMENTS)
     views = VIEWS
+    login_hint = "set PP and ME to a login's cookies, or fewer CONTENT_FLAGS"
     walks = 1
     page_size = 120
 

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import errno
 import fcntl
+import json
 import os
 import sqlite3
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 from fetcher.errors import Stopped, StoreError
 from fetcher.stores.migrations import APPLICATION_ID
@@ -69,6 +71,21 @@ def origin_of(path: Path) -> tuple[str, str]:
     if row is None:
         raise StoreError(f"{path} is still empty: run `fetcher fetch`")
     return str(row[0]), str(row[1])
+
+
+def options_of_last_run(path: Path) -> dict[str, Any]:
+    """What the last run asked of its source, in the words of its settings; empty where a database does not say.
+
+    Raises StoreError.
+    """
+    conn = connect_readonly(path)
+    try:
+        with explained(path):
+            known = conn.execute("SELECT 1 FROM pragma_table_info('sources') WHERE name = 'options'").fetchone()
+            row = conn.execute("SELECT options FROM sources").fetchone() if known else None
+    finally:
+        conn.close()
+    return dict(json.loads(row[0])) if row and row[0] else {}
 
 
 def is_made(conn: sqlite3.Connection) -> bool:

@@ -42,6 +42,13 @@ def m004_totals(db: Database) -> None:
     db.execute("ALTER TABLE runs ADD COLUMN totals TEXT")
 
 
+@migrations()
+def m005_wanted(db: Database) -> None:
+    """What was asked of the source last, and the positions that the mirror is to cover in each scope."""
+    db.execute("ALTER TABLE sources ADD COLUMN options TEXT")
+    db.execute("ALTER TABLE sources ADD COLUMN wanted TEXT")
+
+
 _FIRST = (
     """CREATE TABLE sources (
         name TEXT PRIMARY KEY,

@@ -382,14 +382,25 @@ class SqliteStore:
             self._warn(f"all is stored; making {', '.join(missing)}, for lookups: some seconds for each 100,000 items")
         self._indexes.make(self._conn, self._transaction, self._stopped, self._warn)
 
-    def want(self, scopes: Sequence[Scope]) -> None:
-        """Write down what the run is to cover."""
+    def want(self, universe: Mapping[Scope, Interval]) -> None:
+        """Write down what the run is to cover: which positions in each scope, besides what earlier runs were to."""
         with self._transaction():
-            asked = {*self._scopes(), *scopes}
+            scopes = sorted({*self._scopes(), *universe}, key=str)
+            (text,) = self._conn.execute("SELECT wanted FROM sources WHERE name = ?", [self.source]).fetchone()
+            wanted = {scope: (lo, hi) for scope, lo, hi in (decode(text) if text else ())}
+            for scope, each in universe.items():
+                if each.size:
+                    lo, hi = wanted.get(scope, (each.lo, each.hi))
+                    wanted[scope] = min(lo, each.lo), max(hi, each.hi)
             self._conn.execute(
-                "UPDATE sources SET scopes = ? WHERE name = ?",
-                [json.dumps(sorted(asked, key=str)), self.source],
+                "UPDATE sources SET scopes = ?, wanted = ? WHERE name = ?",
+                [json.dumps(scopes), json.dumps([(scope, *ends) for scope, ends in wanted.items()]), self.source],
             )
+
+    def remember(self, options: Mapping[str, Any]) -> None:
+        """Write down what was asked of the source, to be asked again by what goes on with the mirror."""
+        with self._transaction():
+            self._conn.execute("UPDATE sources SET options = ? WHERE name = ?", [json.dumps(options), self.source])
 
     def begin_run(self, plan: Plan) -> None:
         """Write down that a run begins; runs that died without a word are marked so."""

@@ -11,7 +11,7 @@ from pathlib import Path
 from fetcher.coverage import missing
 from fetcher.model import Interval, Key, Scope, Table
 from fetcher.stores.file import connect_readonly, explained
-from fetcher.stores.schema import quoted
+from fetcher.stores.schema import Statements, quoted
 
 MOST_NAMED = 1000
 """So many keys are named of each kind; all are counted."""
@@ -88,6 +88,7 @@ class _Check:
         self._conn = conn
         self._item = tables[0]
         self._children = [table for table in tables if table.parent is not None]
+        self._sql = Statements(self._item, {})
         self._table, self._key = quoted(self._item.name), quoted(self._item.columns[0].name)
         self._sweep, scopes = conn.execute("SELECT sweep, scopes FROM sources").fetchone()
         self._scopes: list[Scope] = json.loads(scopes) if scopes else []
@@ -136,6 +137,8 @@ class _Check:
         scope alone shows nothing up there, and proves nothing.
         """
         lowest, highest = self._conn.execute(f"SELECT min({self._key}), max({self._key}) FROM {self._table}").fetchone()
+        if not self._item.is_numbered:
+            return self._not_walked()
         if not isinstance(lowest, int):
             return []
         found = []
@@ -144,6 +147,16 @@ class _Check:
             holes = missing(Interval(lowest, highest), [Interval(*row) for row in rows])
             if rows and holes and holes[-1].hi == highest and not self._has_items(scope, holes[-1]):
                 holes.pop()
+            found += [Uncovered(scope, hole.lo, hole.hi) for hole in reversed(holes)]
+        return found
+
+    def _not_walked(self) -> list[Uncovered]:
+        """What no sweep has proven of what runs were to cover, where positions are no keys of items."""
+        (wanted,) = self._conn.execute("SELECT wanted FROM sources").fetchone()
+        found = []
+        for scope, lo, hi in json.loads(wanted) if wanted else ():
+            rows = self._conn.execute("SELECT lo, hi FROM coverage WHERE scope = ?", [scope]).fetchall()
+            holes = missing(Interval(lo, hi), [Interval(*row) for row in rows])
             found += [Uncovered(scope, hole.lo, hole.hi) for hole in reversed(holes)]
         return found
 
@@ -173,11 +186,8 @@ class _Check:
         found = []
         rows = self._conn.execute("SELECT scope, lo, hi, items FROM coverage WHERE sweep = ?", [self._sweep]).fetchall()
         for scope, lo, hi, items in rows:
-            (there,) = self._conn.execute(
-                f"SELECT count(*) FROM {self._table} WHERE {self._key} BETWEEN :lo AND :hi AND unlisted_at IS NULL"
-                f" AND ({self._item.in_scope})",
-                {"lo": lo, "hi": hi, "scope": scope},
-            ).fetchone()
+            where = {"lo": lo, "hi": hi, "scope": scope}
+            (there,) = self._conn.execute(self._sql.count_in_scope, where).fetchone()
             if there != items:
                 found.append(f"scope {scope}, {lo:,} to {hi:,}: {there:,} items are there, {items:,} were listed")
         return found

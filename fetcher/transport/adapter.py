@@ -77,11 +77,11 @@ class _Route:
 
 
 class LeanAdapter(HTTPAdapter):
-    """An adapter for `requests` that answers plain GETs over lean keep-alive connections of its own.
+    """An adapter for `requests` that answers plain GETs and POSTs over lean keep-alive connections of its own.
 
     Safe to share between threads; keeps as many connections as there ever were requests at a time. Requests
-    with a proxy, a body, a client certificate, another method or `stream=True` go to requests' own adapter,
-    as everything does while that one's `send` is patched (the `responses` library). Other than there:
+    with a proxy, a body that is no bytes, a client certificate, another method or `stream=True` go to requests' own
+    adapter, as everything does while that one's `send` is patched (the `responses` library). Other than there:
 
     - `timeout` in seconds bounds the whole request, connecting to last byte, only resolving the name excluded;
       of a pair the first bounds connecting (TLS included), and the sum the whole;
@@ -146,7 +146,7 @@ class LeanAdapter(HTTPAdapter):
                 self, request, stream=stream, timeout=timeout, verify=verify, cert=cert, proxies=proxies
             )
         url = request.url
-        if not stream and not cert and request.method == "GET" and request.body is None and url:
+        if not stream and not cert and url and _is_plain(request):
             if not (url.isprintable() and url.isascii()) and any(c < " " or c == "\x7f" for c in url):
                 raise InvalidURL("a URL with a line break or another control character", request=request)
             slash = url.find("/", 8)
@@ -159,7 +159,10 @@ class LeanAdapter(HTTPAdapter):
             if route is not None and direct and target.isascii() and " " not in target:
                 lines = self._lines(request, route)
                 if lines is not None:
-                    return self._send_lean(request, route, f"GET {target} HTTP/1.1\r\n".encode() + lines, timeout)
+                    head = f"{request.method} {target} HTTP/1.1\r\n".encode() + lines
+                    if request.body is not None:
+                        head += request.body  # type: ignore[operator]
+                    return self._send_lean(request, route, head, timeout)
         return self._send_stock(request, stream, timeout, verify, cert, proxies)
 
     def abort(self) -> None:
@@ -218,16 +221,20 @@ class LeanAdapter(HTTPAdapter):
         # the inner dict, for these are what `items()` makes in five times as long.
         inner: Any = headers._store if isinstance(headers, CaseInsensitiveDict) else None  # type: ignore[attr-defined]
         key = tuple(headers.items() if inner is None else inner.values())
+        posts = request.body is not None
+        if posts:
+            key = (("POST", ""), *key)
         try:
             return route.heads[key]
         except (KeyError, TypeError):
             pass
         try:
-            lines: bytes | None = http1.request_lines(key, route.name.encode())
+            lines: bytes | None = http1.request_lines(key[1:] if posts else key, route.name.encode())
         except http1.IllegalHeader as error:
             raise InvalidHeader(f"{route.name}: {error}", request=request) from None
         codings = str(headers.get("Accept-Encoding", "")).lower().split(",")
-        if any(name in headers for name in _STOCK_HEADERS) or not _DECODABLE.issuperset(
+        unusual = _STOCK_HEADERS[1:] if posts else _STOCK_HEADERS
+        if any(name in headers for name in unusual) or not _DECODABLE.issuperset(
             coding.partition(";")[0].strip() for coding in codings
         ):
             lines = None
@@ -420,6 +427,19 @@ class LeanAdapter(HTTPAdapter):
             if len(body) > self._max_body:
                 raise BodyTooLarge(f"the body is larger than {self._max_body} bytes", request=request)
         response._content = bytes(body)
+
+
+def _is_plain(request: requests.PreparedRequest) -> bool:
+    """Whether it is a GET, or a POST of bytes whose length its headers tell."""
+    body = request.body
+    if request.method == "GET":
+        return body is None
+    return (
+        request.method == "POST"
+        and isinstance(body, bytes)
+        and request.headers is not None
+        and request.headers.get("Content-Length") == str(len(body))
+    )
 
 
 def _split(request: requests.PreparedRequest) -> tuple[str, str]:

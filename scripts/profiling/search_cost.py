@@ -21,7 +21,7 @@ from typing import Any
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 
-from fetcher.model import Batch, Counts, Detail, Page, Plan, Progress, RunState, Table
+from fetcher.model import Batch, Counts, Detail, Interval, Page, Plan, Progress, RunState, Table
 from fetcher.simulator import World
 from fetcher.sources.pr0gramm import COMMENTS, ITEMS, TAGS
 from fetcher.stores import search as store_search
@@ -96,7 +96,7 @@ def opened(variant: Variant, path: Path, keys: Sequence[int]) -> SqliteStore:
     store: SqliteStore = kind.open(path, "pr0gramm", variant.tables, "http://localhost")
     store._conn.execute("PRAGMA synchronous = OFF")
     store.begin_run(Plan())
-    store.want((1,))
+    store.want({1: Interval(1, 1)})
     for start in range(0, len(keys), 5000):
         rows = tuple(item_of(key) for key in keys[start : start + 5000])
         store.commit(Batch(pages=(Page(rows, (1,), None, None),)), IDLE)

@@ -1,0 +1,415 @@
+"""STAC APIs: the items of each collection by windows of time, all of an item on its page.
+
+After stac-api-spec v1.0.0, and what real servers were seen to do. A window is proven only when its walk has come to the
+end, since the order within it is not promised; windows are walked side by side, and divided while they are too large.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import Annotated, Any, Literal
+
+from pydantic import Field, SecretStr, field_validator
+from pydantic_settings import NoDecode
+
+from fetcher.client import Answer, Client
+from fetcher.coverage import list_key
+from fetcher.errors import ConfigurationError, RequestFailed
+from fetcher.model import Covered, Failure, Interval, Outcome, Page, Scope, Walk
+from fetcher.settings import SourceOptions, option
+from fetcher.sources.stac import items
+from fetcher.sources.stac.api import Api, Method, explore
+from fetcher.sources.stac.items import Listed
+from fetcher.sources.stac.paging import Request, next_of, send
+from fetcher.sources.stac.search import Search
+from fetcher.sources.stac.tables import TABLES, VIEWS
+from fetcher.sources.stac.times import FIRST, LAST, asked, text_of
+
+SETTLED_SECONDS = 86_400
+"""Items younger than this may still be joined by others of their time: it is listed again by the next run."""
+
+MOST_PAGES = 10
+"""A window of more pages is divided."""
+
+MOST_WINDOWS = 1000
+"""So many windows are made at once."""
+
+OVERLAP_SECONDS = 600
+"""So long before a walk began, what was changed since is asked for: clocks differ, and what is changed shows late."""
+
+ROUND = 10
+"""A page of so many items, or some times as many, may be a full one."""
+
+_REMEMBERED = 64
+_OTHER_WAY = {404, 405, 500, 501}
+_TOO_LARGE = {500, 413}
+
+
+@dataclass(frozen=True, slots=True)
+class _At:
+    """Where a walk over a window is.
+
+    `request` asks for its next page, None for the first; `keys` are all that were listed, `pages` their digests and
+    `asked` the requests, the last ones; `began` is when it began (Unix seconds). `depth` counts how often it was
+    divided, `tries` how often it was walked before; `since` is when what it lists was changed at the earliest.
+    """
+
+    began: float | None = None
+    request: Request | None = None
+    limit: int = 0
+    count: int = 0
+    keys: frozenset[str] = frozenset()
+    pages: tuple[int, ...] = ()
+    asked: tuple[int, ...] = ()
+    depth: int = 0
+    tries: int = 0
+    since: float | None = None
+
+
+class Stac:
+    """A STAC API: all of its collections, or some, or what a search finds in them."""
+
+    name = "stac"
+    base_url = ""
+    tables = TABLES
+    views = VIEWS
+
+    class Options(SourceOptions):
+        """What can be asked of a STAC API."""
+
+        stac_collections: Annotated[tuple[str, ...], NoDecode] = option(
+            (), "--collection", "collections to mirror, by id; all when none is named"
+        )
+        stac_datetime: str | None = option(
+            None, "--datetime", "only items of this time or interval: 2020-01-01/2020-12-31, 2024/.."
+        )
+        stac_bbox: Annotated[tuple[float, ...], NoDecode] = option(
+            (), "--bbox", "only items that touch this box: west,south,east,north"
+        )
+        stac_filter: str | None = option(None, "--filter", "only items for which this holds: CQL2, as text or as JSON")
+        stac_ids: Annotated[tuple[str, ...], NoDecode] = option((), "--ids", "only the items with these ids")
+        stac_windows: int = option(4, "--windows", "windows of time that are walked at once", ge=1, le=100)
+        stac_page_size: int = option(100, "--page-size", "items to ask for on a page", ge=1, le=10_000)
+        stac_method: Literal["post", "get", "items"] | None = option(
+            None, "--method", "how to ask: search by post or get, or items of each collection; default: what works"
+        )
+        stac_token: SecretStr | None = Field(None, description="sent as `Authorization: Bearer`, secret")
+
+        @field_validator("stac_collections", "stac_ids", "stac_bbox", mode="before")
+        @classmethod
+        def _divided(cls, value: object) -> object:
+            """One text with commas, or several."""
+            texts = [value] if isinstance(value, str) else value
+            if not isinstance(texts, list | tuple):
+                return value
+            parts = [part.strip() for each in texts for part in (each.split(",") if isinstance(each, str) else [each])]
+            return tuple(dict.fromkeys(part for part in parts if part != "")) if parts else ()
+
+        @field_validator("stac_bbox", mode="after")
+        @classmethod
+        def _box(cls, value: tuple[float, ...]) -> tuple[float, ...]:
+            if len(value) not in (0, 4, 6):
+                raise ValueError("must be west,south,east,north")
+            return value
+
+    def __init__(self, options: Options) -> None:
+        self._options = options
+        self._asked = asked(options.stac_datetime)
+        self._search = Search.of(options.stac_bbox, options.stac_ids, options.stac_filter)
+        self._api: Api | None = None
+        self._method: Method | None = options.stac_method
+        self._failed: set[int] = set()
+
+    @property
+    def walks(self) -> int:
+        """How many windows are walked at once."""
+        return self._options.stac_windows
+
+    @property
+    def page_size(self) -> int:
+        """How many items a page holds at most, if the server allows."""
+        return self._options.stac_page_size
+
+    @property
+    def headers(self) -> Mapping[str, SecretStr]:
+        """The token, as the API wants it."""
+        token = self._options.stac_token
+        return {} if token is None else {"Authorization": SecretStr(f"Bearer {token.get_secret_value()}")}
+
+    @property
+    def scopes(self) -> tuple[Scope, ...]:
+        """One for each collection, with what is asked for in it."""
+        names = self._api.collections if self._api is not None else self._options.stac_collections
+        return tuple(self._search.scope(name) for name in names)
+
+    @staticmethod
+    def position_text(position: int) -> str:
+        """Positions are Unix seconds."""
+        return "the beginning" if position <= FIRST else text_of(position)
+
+    @staticmethod
+    def judge(status: int, data: Any) -> Outcome | tuple[Outcome, float] | None:
+        """Throttling as servers tell it in the body: how long to wait, or a bare "Forbidden"."""
+        message = data.get("message") if isinstance(data, dict) else None
+        if status == 429 and isinstance(message, str):
+            seconds = next((int(word) for word in message.split() if word.isdigit() and len(word) < 6), None)
+            return Outcome.LIMITED if seconds is None else (Outcome.LIMITED, float(seconds))
+        if status == 403 and message == "Forbidden":
+            return Outcome.UNAVAILABLE
+        return None
+
+    def universe(self, client: Client) -> Mapping[Scope, Interval]:
+        """All seconds that are asked for, of each collection, but the last ones before now."""
+        self._api = explore(client, self._options.stac_collections, self._options.stac_method)
+        if self._search.ids and self._api.methods == ("items",):
+            raise ConfigurationError(f"--ids: {client.base_url} has no item search")
+        whole = self._asked.seconds
+        settled = max(whole.lo, int(client.stop.time()) - SETTLED_SECONDS)
+        return {scope: Interval(whole.lo, min(whole.hi, settled)) for scope in self.scopes}
+
+    def changes(self, client: Client, covered: Mapping[Scope, Covered]) -> Sequence[Walk]:  # noqa: ARG002
+        """One walk for each collection over what was updated since, where the API can filter by that."""
+        assert self._api is not None
+        if not (self._api.filters or self._api.queries):
+            return ()
+        return [
+            Walk(
+                Interval(each.lo, each.hi),
+                (scope,),
+                at=_At(since=each.walked_at - OVERLAP_SECONDS),
+                items=0,
+                label=f"{scope}, updated since {text_of(each.walked_at)}",
+            )
+            for scope, each in covered.items()
+        ]
+
+    def skip(self, walk: Walk) -> tuple[Interval, Walk | None]:
+        """What comes behind a page is known to the page alone: all of the window is left out."""
+        return walk.hole, None
+
+    def page(self, client: Client, walk: Walk) -> Page:
+        """One page of a window; the last one proves it."""
+        if self._api is None:
+            self.universe(client)
+        api = self._api
+        assert api is not None
+        at = walk.at or _At()
+        if at.began is None:
+            at = replace(at, began=client.stop.time(), limit=self._options.stac_page_size)
+        collection = self._search.collection(walk.scopes[0])
+        if at.since is not None and not at.asked and not self._tells_updates(client, api, collection):
+            return Page((), walk.scopes, None, None)
+        request, answer = self._ask(client, api, walk, at, collection)
+        if answer.parsed is not None:
+            page = items.listed_usual(answer.parsed, collection, answer.body)
+        else:
+            page = items.listed(answer.data, collection, answer.body)
+        following = next_of(page.links, request)
+        return self._judged(walk, at, page, request, following, self._others(api, at, collection))
+
+    # --- asking -----------------------------------------------------------------------------------
+
+    def _ask(self, client: Client, api: Api, walk: Walk, at: _At, collection: str) -> tuple[Request, Answer]:
+        """The answer to the next request of a walk, and the request."""
+        if at.request is not None:
+            return self._send(client, at.request, at.limit)
+        window = self._asked.window(walk.hole.lo, walk.hole.hi, head=walk.head)
+        first: RequestFailed | None = None
+        for method in (self._method,) if self._method else api.methods:
+            request = self._search.request(client.base_url, api, method, collection, window, at.limit, at.since)
+            try:
+                found = self._send(client, request, at.limit)
+            except RequestFailed as error:
+                if error.status == 400 and (self._search or self._options.stac_datetime):
+                    raise ConfigurationError(f"the API does not take the search: {error}") from None
+                first = first or error
+                if error.status not in _OTHER_WAY:
+                    break
+            else:
+                self._method = method
+                return found
+        assert first is not None
+        raise first
+
+    def _send(self, client: Client, request: Request, limit: int) -> tuple[Request, Answer]:
+        """Ask; where that fails a second time, as if the page were too large, ask for a smaller one."""
+        try:
+            return request, send(client, request, items.parse)
+        except RequestFailed as error:
+            identity = request.identity
+            if error.status not in _TOO_LARGE or limit < 2 * ROUND or identity not in self._failed:
+                self._failed.add(identity)
+                raise
+        smaller = request.limited(max(1, limit // 4))
+        return smaller, send(client, smaller, items.parse)
+
+    def _tells_updates(self, client: Client, api: Api, collection: str) -> bool:
+        """Whether the items of a collection say when they were updated: one is looked at."""
+        method = self._method or api.methods[0]
+        request = self._search.request(client.base_url, api, method, collection, None, 1, None)
+        page = send(client, request, None).data
+        features = page.get("features") if isinstance(page, dict) else None
+        try:
+            return features is not None and isinstance(features[0]["properties"]["updated"], str)
+        except (KeyError, TypeError, IndexError):
+            return False
+
+    def _others(self, api: Api, at: _At, collection: str) -> dict[str, list[tuple[Any, ...]]]:
+        if at.depth or at.asked or at.since is not None:
+            return {}
+        return {"collections": [items.collection_row(api.collections[collection].json)]}
+
+    # --- what a page means --------------------------------------------------------------------------
+
+    def _judged(
+        self, walk: Walk, at: _At, page: Listed, request: Request, following: Request | None, others: Any
+    ) -> Page:
+        """The page, and how its walk goes on: to the next one, in parts, from the start, or not at all."""
+        keys = at.keys.union(page.keys)
+        digest = hash(tuple(page.keys))
+        asked_before = (*at.asked, request.identity)
+        trouble = None
+        if page.keys and digest in at.pages:
+            trouble = "the same page came twice"
+        elif following is not None and following.identity in asked_before:
+            trouble = "a next link leads back"
+        size = max(len(page.keys), 1) if following is not None else at.limit
+        is_first = not at.asked
+        made = _Made(walk, at, page, others, len(keys))
+        if following is None or trouble is not None:
+            return self._at_end(made, trouble, is_first)
+        if at.since is None:
+            parts = self._parts(page.matched, size, at.depth) if is_first else 0
+            late = len(asked_before) >= MOST_PAGES and (page.matched is None or len(keys) >= page.matched)
+            if parts < 2 and (late or len(asked_before) >= 2 * MOST_PAGES):
+                parts = 2
+            divided = self._divided(walk, at, parts, page.matched) if parts > 1 else ()
+            if divided:
+                return made.page(divided)
+        left = None if page.matched is None else max(0, page.matched - len(keys))
+        further = replace(
+            at,
+            request=following,
+            keys=keys if len(keys) <= 2 * MOST_PAGES * max(size, self.page_size) else frozenset(page.keys),
+            pages=(*at.pages, digest)[-_REMEMBERED:],
+            asked=asked_before[-_REMEMBERED:],
+        )
+        return made.page((walk.after(at=further, items=left, label=self._label(walk)),))
+
+    def _at_end(self, made: _Made, trouble: str | None, is_first: bool) -> Page:
+        """The end of a walk, or what seems to be: it is proven when nothing speaks against it."""
+        walk, at, matched = made.walk, made.at, made.listed.matched
+        came = len(made.listed.keys)
+        if at.since is not None:
+            matched = None
+        if matched is not None:
+            doubt = made.count < matched
+        elif trouble is not None or is_first:
+            doubt = came >= at.limit or (came >= ROUND and came % ROUND == 0)
+        else:
+            doubt = False
+        if not doubt:
+            return made.page((), proven=walk.hole)
+        cut_off = trouble is not None or is_first
+        if cut_off:
+            divided = self._divided(walk, at, 2, matched) if at.since is None else ()
+            if divided:
+                return made.page(
+                    divided, note=f"{self._label(walk)}: {trouble or 'a page without a next link'}; divided"
+                )
+        elif at.tries == 0:
+            again = _At(depth=at.depth, tries=1)
+            return made.page((walk.after(at=again, items=matched, label=self._label(walk)),))
+        else:
+            note = f"{self._label(walk)}: {made.count:,} items came, twice; the API says there are {matched:,}"
+            return made.page((), proven=walk.hole, note=note)
+        said = f", {matched:,} are there" if matched is not None else ", and nothing says whether there are more"
+        message = f"{self._label(walk)}: {trouble or 'no next link'} after {made.count:,} items{said}"
+        key = list_key(walk.scopes, walk.hole.lo)
+        return made.page((), failure=Failure("list", key, Outcome.MALFORMED, message))
+
+    def _parts(self, matched: int | None, size: int, depth: int) -> int:
+        """Into how many parts a window of so many items is divided; 0 and 1: it is not."""
+        if matched is None or self._search.ids:
+            return 0
+        windows = self.walks
+        pages = -(-matched // size)
+        parts = -(-pages // MOST_PAGES)
+        if not depth:
+            parts = max(parts, min(windows, pages))
+        if parts > windows:
+            parts = -(-parts // windows) * windows
+        return min(parts, MOST_WINDOWS)
+
+    def _divided(self, walk: Walk, at: _At, parts: int, matched: int | None) -> tuple[Walk, ...]:
+        """The parts of a window, in the order in which they are to be walked; none when it cannot be divided."""
+        assert self._api is not None
+        hole = walk.hole
+        extent = self._api.collections[self._search.collection(walk.scopes[0])].extent
+        lo, hi = max(hole.lo, extent.lo), min(hole.hi, extent.hi)
+        if hi - lo < 1:
+            lo, hi = hole.lo, hole.hi
+        # The last second of the hole may be joined by all that is to come.
+        size = hi - lo + 1
+        parts = min(parts, size)
+        if parts < 2:
+            return ()
+        cuts = sorted({lo + size * number // parts for number in range(1, parts)} - {hole.lo})
+        begins, ends = [hole.lo, *cuts], [*(cut - 1 for cut in cuts), hole.hi]
+        made = []
+        for begin, end in zip(begins, ends, strict=True):
+            part = replace(
+                walk,
+                hole=Interval(begin, end),
+                head=walk.head and end == hole.hi,
+                at=_At(depth=at.depth + 1),
+                items=None if matched is None else matched // parts,
+                started=True,
+            )
+            made.append(replace(part, label=self._label(part)))
+        return tuple(made if walk.order == "oldest" else reversed(made)) if len(made) > 1 else ()
+
+    def _label(self, walk: Walk) -> str:
+        if walk.at is not None and walk.at.since is not None:
+            return walk.label
+        window = self._asked.window(walk.hole.lo, walk.hole.hi, head=walk.head)
+        return f"{self._search.collection(walk.scopes[0])} {window or 'of all times'}"
+
+
+@dataclass(frozen=True, slots=True)
+class _Made:
+    """What is known of a page before it is known how its walk goes on."""
+
+    walk: Walk
+    at: _At
+    listed: Listed
+    others: Mapping[str, Any]
+    count: int
+
+    def page(
+        self,
+        walks: Sequence[Walk],
+        *,
+        proven: Interval | None = None,
+        note: str | None = None,
+        failure: Failure | None = None,
+    ) -> Page:
+        began = self.at.began
+        if proven is not None and began is not None:
+            settled = Interval(proven.lo, min(proven.hi, max(proven.lo - 1, int(began) - SETTLED_SECONDS)))
+            proven = settled if settled.size and self.walk.hole.lo <= LAST else None
+        return Page(
+            rows=tuple(self.listed.rows),
+            scopes=self.walk.scopes,
+            proven=proven,
+            next=walks[0] if walks else None,
+            more=tuple(walks[1:]),
+            notes=() if note is None else (note,),
+            failures=(*self.listed.failures, *(() if failure is None else (failure,))),
+            details=self.listed.details,
+            others=self.others,
+            began=began,
+            # A filter, or what was changed alone, says nothing of what it does not list.
+            whole=self.at.since is None and " {" not in str(self.walk.scopes[0]),
+        )

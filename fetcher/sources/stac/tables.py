@@ -1,0 +1,93 @@
+"""The tables and views of a mirrored STAC catalogue."""
+
+from __future__ import annotations
+
+from fetcher.model import Column, Generated, Table, View
+
+ITEMS = Table(
+    "items",
+    (
+        Column("key", "text", required=True),
+        Column("collection", "text", required=True),
+        Column("id", "text", required=True),
+        Column("time", "integer"),
+        Column("west", "real"),
+        Column("south", "real"),
+        Column("east", "real"),
+        Column("north", "real"),
+        Column("bbox", "json"),
+        Column("geometry", "json"),
+        Column("properties", "json", required=True),
+        Column("links", "json"),
+        Column("stac_version", "text"),
+        Column("stac_extensions", "json"),
+    ),
+    # A scope is a collection, and the filter behind it where there is one.
+    in_scope="\"collection\" = CASE instr(:scope, ' {') WHEN 0 THEN :scope"
+    " ELSE substr(:scope, 1, instr(:scope, ' {') - 1) END",
+    position=("collection", "time"),
+    generated=(
+        Generated("datetime", "text", "properties", "$.datetime"),
+        Generated("start_datetime", "text", "properties", "$.start_datetime"),
+        Generated("end_datetime", "text", "properties", "$.end_datetime"),
+        Generated("created", "text", "properties", "$.created"),
+        Generated("updated", "text", "properties", "$.updated"),
+        Generated("platform", "text", "properties", "$.platform"),
+        Generated("constellation", "text", "properties", "$.constellation"),
+        Generated("instruments", "text", "properties", "$.instruments"),
+        Generated("gsd", "real", "properties", "$.gsd"),
+        Generated("cloud_cover", "real", "properties", '$."eo:cloud_cover"'),
+        Generated("epsg", "integer", "properties", '$."proj:epsg"'),
+    ),
+    index=("id", "datetime", "start_datetime", "end_datetime"),
+)
+ASSETS = Table(
+    "assets",
+    (Column("key", "text", required=True), Column("asset", "json", required=True)),
+    parent="item",
+    generated=(
+        Generated("href", "text", "asset", "$.href"),
+        Generated("type", "text", "asset", "$.type"),
+        Generated("title", "text", "asset", "$.title"),
+        Generated("roles", "text", "asset", "$.roles"),
+    ),
+)
+COLLECTIONS = Table(
+    "collections",
+    (
+        Column("id", "text", required=True),
+        Column("title", "text"),
+        Column("description", "text"),
+        Column("license", "text"),
+        Column("keywords", "json"),
+        Column("providers", "json"),
+        Column("extent", "json"),
+        Column("summaries", "json"),
+        Column("assets", "json"),
+        Column("item_assets", "json"),
+        Column("links", "json"),
+        Column("stac_version", "text"),
+        Column("stac_extensions", "json"),
+    ),
+)
+TABLES = (ITEMS, ASSETS, COLLECTIONS)
+
+VIEWS = (
+    View(
+        "stac_items",
+        "SELECT key, collection, id, time, (SELECT json_group_object(name, json(value)) FROM"
+        " (SELECT 'type' AS name, '\"Feature\"' AS value UNION ALL SELECT 'stac_version', json_quote(stac_version)"
+        " UNION ALL SELECT 'stac_extensions', stac_extensions UNION ALL SELECT 'id', json_quote(id)"
+        " UNION ALL SELECT 'collection', json_quote(collection) UNION ALL SELECT 'geometry', ifnull(geometry, 'null')"
+        " UNION ALL SELECT 'bbox', bbox UNION ALL SELECT 'properties', properties UNION ALL SELECT 'links', links"
+        " UNION ALL SELECT 'assets', (SELECT json_group_object(assets.key, json(asset)) FROM assets"
+        " WHERE item = items.key)"
+        " UNION ALL SELECT each.key, items.extra -> each.fullkey FROM json_each(items.extra) AS each)"
+        " WHERE value IS NOT NULL) AS item FROM items",
+    ),
+    View(
+        "per_collection",
+        "SELECT collection, count(*) AS items, min(datetime) AS first, max(datetime) AS last FROM items"
+        " WHERE unlisted_at IS NULL GROUP BY collection ORDER BY collection",
+    ),
+)
