@@ -71,6 +71,9 @@ class Limits:
         self._rate = pace.rate
         self._max_pause = max_pause
         self._paused_at = 0.0
+        # Whether the pause began with a 503, and whether a probe was refused in it.
+        self._unavailable = False
+        self._insisted = False
         # When the first probe began that was not refused, whatever else it met.
         self._unrefused_at = math.inf
         self._probing = False
@@ -131,19 +134,26 @@ class Limits:
         if outcome is Outcome.LIMITED:
             self.limited += 1
             self._unrefused_at = math.inf
+            self._insisted = ticket.probe or (self.shut and self._insisted)
             if not self.shut:
                 self.pauses += 1
                 self._refused_at = now
-                self.pace.refused(now, overloaded=burst and retry_after is None)
-                self.gate.refused(now)
+                self._unavailable = status == 503
+                self.pace.refused(now, overloaded=burst and retry_after is None, unavailable=status == 503)
+                if not self.pace.in_vain:
+                    self.gate.refused(now)
             self._pause(ticket, now, status, retry_after)
         elif self.shut and ticket.probe:
+            alone = status is not None and self._unrefused_at == math.inf and not self._unavailable
             self._unrefused_at = min(self._unrefused_at, ticket.started)
-            if outcome is Outcome.UNAVAILABLE:
+            if outcome is Outcome.UNAVAILABLE and alone and retry_after is None:
+                # It may concern its item only, and the host refuses no more: another goes first, at once.
+                self.paused_until = now
+            elif outcome is Outcome.UNAVAILABLE:
                 self._pause(ticket, now, status, retry_after)
             else:
                 self._reopen(now)
-        else:
+        elif status is not None:
             self.pace.answered()
         return outcome
 
@@ -180,7 +190,7 @@ class Limits:
         self.shut = False
         self.paused_seconds += now - self._refused_at
         self._cool_down = FIRST_COOL_DOWN
-        self.pace.reopened(now, self._unrefused_at)
+        self.pace.reopened(now, self._unrefused_at, insisted=self._insisted)
         self.pace.answered()
         self._keep_pace()
         self.next_start = max(self.next_start, now)

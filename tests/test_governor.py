@@ -254,8 +254,21 @@ def test_a_probe_that_was_answered_at_all_opens_the_gate(clock: Clock, governor:
 def test_an_unavailable_probe_keeps_it_shut(clock: Clock, governor: Governor) -> None:
     refuse(governor, governor.enter(), 5.0)
     answer(governor, governor.enter(), Outcome.UNAVAILABLE, 500)
+    assert governor.traffic().paused == 0, "a lone error concerns its item only: another goes first, at once"
+    answer(governor, governor.enter(), Outcome.UNAVAILABLE, 500)
     assert governor.traffic().paused == 2 * FIRST_COOL_DOWN
     assert governor.enter().probe
+
+
+def test_a_probe_that_meets_no_host_or_a_503_in_a_burst_of_them_pauses_longer(clock: Clock, governor: Governor) -> None:
+    refuse(governor, governor.enter(), 5.0)
+    governor.leave(governor.enter(), Outcome.UNAVAILABLE)
+    assert governor.traffic().paused == 2 * FIRST_COOL_DOWN
+    answer(governor, governor.enter())
+    for _ in range(3):
+        unavailable(governor, governor.enter())
+    unavailable(governor, governor.enter())
+    assert governor.traffic().paused == 2 * FIRST_COOL_DOWN
 
 
 def test_an_abandoned_probe_leaves_its_place_to_another(clock: Clock, governor: Governor) -> None:
@@ -374,7 +387,7 @@ def test_a_probe_that_meets_another_error_does_not_make_the_host_slower(clock: C
     for _ in range(2):
         unavailable(governor, governor.enter())
     answer(governor, governor.enter())
-    assert clock.at == 7
+    assert clock.at == pytest.approx(3)
     assert governor.traffic().pace == pytest.approx(0.95 * 40)
 
 

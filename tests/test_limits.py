@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from dataclasses import replace
 from itertools import pairwise
 from typing import Any
 
@@ -14,9 +15,10 @@ from fetcher.gate import Gate
 from fetcher.learned import Learned
 from fetcher.limits import Limits
 from fetcher.model import Outcome
-from fetcher.pace import LEAST, Pace
+from fetcher.pace import LEAST, PATIENCE, Pace
 from fetcher.simulator.limiter import Limit, Window
-from fetcher.simulator.profile import Knee, Profile, Share
+from fetcher.simulator.profile import Knee, Outage, Profile, Share
+from fetcher.simulator.profiles import PROFILES
 from fetcher.simulator.rehearsal import Rehearsal, rehearse
 
 WORKERS = 10
@@ -87,8 +89,8 @@ def test_a_limit_that_rises_is_followed() -> None:
 
 @settings(max_examples=15, deadline=None)
 @given(
-    rate=st.floats(1, 40),
-    seconds_saved=st.floats(0.3, 3),
+    rate=st.floats(2, 40),
+    seconds_saved=st.floats(0.6, 3),
     lockout=st.floats(0, 1),
     latency=st.floats(0.001, 0.1),
     sigma=st.floats(0, 0.6),
@@ -126,7 +128,7 @@ def test_what_was_learned_days_ago_is_tried_sooner() -> None:
     known = Learned(40.0, 96.0, False, 10.0, 1.0)
     fresh, old = (Pace(0.0, known, age) for age in (60.0, 5 * 86_400.0))
     assert fresh.patience > 100
-    assert old.patience == 6
+    assert old.patience == PATIENCE
     assert fresh.rate == old.rate == pytest.approx(38)
 
 
@@ -135,32 +137,133 @@ def test_what_was_learned_days_ago_is_tried_sooner() -> None:
 WINDOWS = [(seconds, after) for seconds in (7, 8, 9, 10) for after in (None, "9")]
 
 
+def window(seconds: float, retry_after: str | None) -> Profile:
+    return Profile(windows=(Window(requests=70, seconds=seconds, block=9, retry_after=retry_after),))
+
+
 @pytest.mark.parametrize(("seconds", "retry_after"), WINDOWS)
-def test_a_cumulative_limit_blocks_once_and_never_again(seconds: float, retry_after: str | None) -> None:
-    profile = Profile(windows=(Window(requests=70, seconds=seconds, block=9, retry_after=retry_after),))
+def test_a_cumulative_limit_blocks_once_and_not_again_in_the_next_run(seconds: float, retry_after: str | None) -> None:
     first = limits()
-    run = rehearse(first, profile, workers=WORKERS, items=820)
-    blocks = [at for at in events(run) if run.starts[60] < at]
-    assert max(blocks) < 10
+    run = rehearse(first, window(seconds, retry_after), workers=WORKERS, items=200)
+    assert max(run.refusals) < 10
     assert first.pace.cumulative
-    again = rehearse(limits(learned=learned_by(first)), profile, workers=WORKERS, items=820)
+    again = rehearse(limits(learned=learned_by(first)), window(seconds, retry_after), workers=WORKERS, items=200)
     assert again.refusals == []
-    assert again.seconds < 250
+    assert again.seconds < 65
+
+
+@pytest.mark.parametrize(("seconds", "retry_after"), WINDOWS)
+def test_a_cumulative_limit_is_tried_more_and_more_rarely(seconds: float, retry_after: str | None) -> None:
+    used = limits()
+    run = rehearse(used, window(seconds, retry_after), workers=WORKERS, seconds=900)
+    blocks = [at for before, at in pairwise([-math.inf, *run.refusals]) if at - before > 20]
+    gaps = [after - before for before, after in pairwise(blocks)]
+    assert len(blocks) <= 5
+    assert all(later > 1.5 * earlier for earlier, later in pairwise(gaps))
+    assert used.pace.cumulative
+    assert run.rate(300, 900) > 3
 
 
 def test_seven_hundred_requests_and_a_block_of_ninety_seconds_are_one() -> None:
     profile = Profile(windows=(Window(requests=700, seconds=90, block=90, retry_after="90"),))
     used = limits()
-    run = rehearse(used, profile, workers=WORKERS, items=3000)
+    run = rehearse(used, profile, workers=WORKERS, items=2000)
     assert len(events(run)) == 1
     assert used.pace.rate == pytest.approx(0.8 * 700 / 90, rel=0.1)
 
 
 def test_what_looked_like_a_count_and_is_none_is_found_out() -> None:
     used = limits()
-    rehearse(used, bucket(40, lockout=5), workers=WORKERS, seconds=1000)
+    run = rehearse(used, bucket(40, lockout=5), workers=WORKERS, seconds=200)
     assert not used.pace.cumulative
-    assert used.pace.rate > 20
+    assert run.rate(60, 200) > 20
+
+
+# Refusals that no pace avoids
+
+SEEDS = range(6)
+NO_LIMIT = ["429", "429-seconds", "429-nonsense", "limit-200", "limit-4xx", "503-after"]
+
+
+def used_by(refusing: Profile, seed: int, items: int = 3000, **settings: Any) -> tuple[Limits, float]:
+    """(limits, answers a second while no pause was on) after so many items of a host that refuses whatever the pace."""
+    used = Limits(Pace(), Gate(1, WORKERS), most=WORKERS, max_pause=5.0)
+    run = rehearse(used, refusing, workers=WORKERS, items=items, latency=0.01, sigma=0.3, seed=seed, **settings)
+    return used, run.answered / (run.seconds - used.paused_seconds)
+
+
+@pytest.mark.parametrize("what", NO_LIMIT)
+def test_refusals_at_random_do_not_take_the_pace_away(what: str) -> None:
+    """Of one percent of the requests, beside a limit of 60 a second."""
+    paces = [
+        used_by(Profile(seed=seed, mishaps=(Share(what, 0.01, None),), limits=(Limit(rate=60, burst=120),)), seed)[1]
+        for seed in SEEDS
+    ]
+    assert sorted(paces)[len(paces) // 2] > 30
+    assert min(paces) > 10
+
+
+def test_the_hostile_profile_is_asked_at_a_decent_pace() -> None:
+    seconds = []
+    for seed in SEEDS:
+        used = Limits(Pace(), Gate(1, WORKERS), most=WORKERS, max_pause=5.0)
+        profile = replace(PROFILES["hostile"], seed=seed)
+        run = rehearse(used, profile, workers=WORKERS, items=3000, latency=0.015, sigma=0.5, seed=seed)
+        seconds.append(run.seconds)
+    assert sorted(seconds)[len(seconds) // 2] < 240
+    assert max(seconds) < 480
+
+
+def refused_once(pace: Pace, now: float, *, pause: float = 1.0, answers: int = 100, rate: float = 100.0) -> float:
+    """So many requests at that rate, a refusal and its pause; returns when it was over."""
+    for _ in range(answers):
+        pace.began(now, used=True)
+        pace.answered()
+        now += 1.0 / min(rate, pace.rate)
+    pace.refused(now)
+    pace.reopened(now + pause, now + pause)
+    return now + pause
+
+
+def keep_asking(pace: Pace, now: float, seconds: float) -> float:
+    until = now + seconds
+    while now < until:
+        pace.began(now, used=True)
+        pace.answered()
+        now += 1.0 / min(100.0, pace.rate)
+    return now
+
+
+def test_one_long_retry_after_costs_seconds() -> None:
+    pace = Pace()
+    now = refused_once(pace, 0.0, pause=1.0)
+    now = keep_asking(pace, now, 20.0)
+    before = pace.rate
+    refused_once(pace, now, pause=23.0)
+    assert not pace.cumulative
+    assert pace.rate > 0.7 * before
+
+
+def test_a_long_retry_after_at_the_very_first_is_doubted_within_three_times_as_long() -> None:
+    pace = Pace()
+    now = refused_once(pace, 0.0, pause=10.0)
+    assert pace.cumulative
+    now = keep_asking(pace, now, 29.0)
+    assert pace.rate < 10
+    keep_asking(pace, now, 8.0)
+    assert not pace.cumulative
+    assert pace.rate > 80
+
+
+def test_an_outage_is_no_count() -> None:
+    for after in (None, "2"):
+        headers = "503" if after is None else "503-after"
+        used = limits()
+        rehearse(used, Profile(outages=(Outage(5, 6, headers),)), workers=WORKERS, seconds=30, latency=0.02)
+        assert used.pauses == 1
+        assert used.paused_seconds > 5
+        assert not used.pace.cumulative
+        assert used.pace.rate > 200
 
 
 # Latency

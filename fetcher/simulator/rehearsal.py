@@ -7,9 +7,12 @@ import math
 import random
 from dataclasses import dataclass, field
 
+from fetcher.client import parse_retry_after
 from fetcher.limits import Limits, Ticket
 from fetcher.model import Outcome
+from fetcher.simulator.bodies import LIMIT_REACHED
 from fetcher.simulator.conditions import Conditions
+from fetcher.simulator.faults import Answer, Ending
 from fetcher.simulator.profile import Profile
 
 CLIENT_SECONDS = 0.0004
@@ -46,11 +49,12 @@ def rehearse(
     sigma: float = 0.0,
     seed: int = 0,
     at: float = 0.0,
+    timeout: float = 30.0,
 ) -> Rehearsal:
     """Ask a host that is as `profile` says for `items`, or for so many seconds, by `workers` at once.
 
     An answer takes `latency` seconds (median), scattered log-normally by `sigma`, longer beyond the profile's knee;
-    `at` is how long the host has been there.
+    `at` is how long the host has been there, `timeout` how many seconds are waited for an answer that never comes.
     """
     conditions = Conditions(profile)
     chance = random.Random(seed)
@@ -58,7 +62,7 @@ def rehearse(
     todo = items if items is not None else 2**62
     again: list[int] = []
     attempts: dict[int, int] = {}
-    flying: list[tuple[float, int, Ticket, int, int, float | None]] = []
+    flying: list[tuple[float, int, Ticket, int, Answer]] = []
     key, now, free_at, traced_at, waited = 0, 0.0, 0.0, -math.inf, False
     while (todo or again or flying) and now < seconds:
         wait: float | None = None
@@ -75,13 +79,15 @@ def rehearse(
                 number = again.pop()
             else:
                 key, todo, number = key + 1, todo - 1, key
-            status, after = _answer(conditions, now + at, len(flying) + 1, number, attempts)
+            fault = _fault(conditions, now + at, len(flying) + 1, number, attempts)
             takes = latency * conditions.slowdown(len(flying) + 1) * math.exp(chance.gauss(0.0, sigma))
-            heapq.heappush(flying, (now + takes, len(done.starts), ticket, number, status, after))
+            takes += min(fault.delay + fault.drip if fault.ending is not Ending.HANG else timeout, timeout)
+            heapq.heappush(flying, (now + takes, len(done.starts), ticket, number, fault))
         elif flying and (wait is None or flying[0][0] <= now + wait):
-            now, _, ticket, number, status, after = heapq.heappop(flying)
-            outcome = _OUTCOMES.get(status, Outcome.UNAVAILABLE)
-            if limits.end(ticket, now, outcome, status=status, retry_after=after) is Outcome.LIMITED:
+            now, _, ticket, number, fault = heapq.heappop(flying)
+            outcome = _outcome(fault)
+            after = parse_retry_after(fault.headers.get("Retry-After"))
+            if limits.end(ticket, now, outcome, status=fault.status, retry_after=after) is Outcome.LIMITED:
                 done.refusals.append(now)
             else:
                 done.answered += 1
@@ -100,18 +106,27 @@ def rehearse(
 
 TRACE_SECONDS = 0.05
 
-_OUTCOMES = {200: Outcome.OK, 404: Outcome.GONE, 429: Outcome.LIMITED}
+_OUTCOMES = {404: Outcome.GONE, 429: Outcome.LIMITED}
 
 
-def _answer(
-    conditions: Conditions, now: float, in_flight: int, number: int, attempts: dict[int, int]
-) -> tuple[int, float | None]:
-    """Status and Retry-After."""
+def _outcome(fault: Answer) -> Outcome:
+    """What the client makes of it."""
+    if fault.body == LIMIT_REACHED:
+        return Outcome.LIMITED
+    if fault.status == 200 and not fault.body.startswith(b"{"):
+        return Outcome.MALFORMED
+    if fault.status is None or fault.status == 200:
+        return Outcome.OK if fault.raw is None and fault.part == 1.0 else Outcome.UNAVAILABLE
+    return _OUTCOMES.get(fault.status, Outcome.UNAVAILABLE)
+
+
+def _fault(conditions: Conditions, now: float, in_flight: int, number: int, attempts: dict[int, int]) -> Answer:
+    """What is given instead of the true answer; an Answer without status is the true one."""
+    for outage in conditions.profile.outages:
+        if outage.how == "refuse" and outage.left(now):
+            return Answer(part=0.0)
     fault = conditions.turned_away(now, in_flight)
     if fault is None:
         attempts[number] = attempts.get(number, 0) + 1
         fault = conditions.profile.fault("info", number, attempts[number])
-    if fault is None:
-        return 200, None
-    after = fault.headers.get("Retry-After", "")
-    return fault.status or 200, float(after) if after.isdigit() else None
+    return fault or Answer()
