@@ -116,8 +116,10 @@ def retry(
     chosen = [Outcome(each) for each in outcomes]
     path = Path(db) if db is not None else load(Settings, {}).db_path
     run = _Run(limit, order, stop or Stop(), session, on_start, on_batch, on_progress)
-    settings = {**options_of_last_run(path), **settings}
-    return _run(source_of(path), path, settings, run, lambda store: store.unpark(chosen, keys) > 0)
+    source = source_of(path)
+    known = find(source).Options.model_fields
+    asked = {name: value for name, value in options_of_last_run(path).items() if name in known}
+    return _run(source, path, {**asked, **settings}, run, lambda store: store.unpark(chosen, keys) > 0)
 
 
 def verify(db: str | Path) -> Verdict:

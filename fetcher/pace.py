@@ -98,10 +98,13 @@ class Pace:
         # So many requests a bucket has saved at most.
         self._burst = math.inf
         self._pause = 0.0
+        # In so many seconds the pace doubles: where a refusal costs much it is met slowly, and measured well.
+        self._tempo = 1.0
         self._used = 0.0
         self._next_change = 0.0
         self._opened_at: float | None = None
         self._emptied_at: float | None = None
+        self._is_least = False
         self._next_mark = -math.inf
         self._marks: deque[tuple[float, int]] = deque(maxlen=MARKS)
         self._refused_at = 0.0
@@ -169,12 +172,15 @@ class Pace:
         assert self._opened_at is not None
         answers, self.answers = self.answers, 0
         self._pause = asked_at - self._refused_at
+        self._tempo = max(1.0, self._pause) if insisted else 1.0
         if self._overloaded:
             self._relieve(answers)
         elif answers >= ENOUGH or self._emptied_at is not None:
             self._count(max(1, answers), insisted=insisted)
         elif math.isfinite(self.rate):
             self._relieve(answers)
+        # What the first refusal tells is the least that a host allows, above all if nobody was let in for long.
+        self._is_least = self._emptied_at is None and insisted and self._pause >= LONG_PAUSE
         self._emptied_at = self._refused_at
         self._opened_at = now
         self._marks.clear()
@@ -210,7 +216,7 @@ class Pace:
         self._brief = self._brief or not long
         if self._emptied_at is not None:
             limit = max(limit, answers / max(self._refused_at - self._emptied_at, 1e-3))
-        if long and math.isfinite(before):
+        if long and math.isfinite(before) and not insisted:
             # What a bucket saved in such a time nobody knows.
             limit = max(limit, RELIEF * before)
         limit = min(limit, before)
@@ -253,6 +259,10 @@ class Pace:
             # What a bucket may have saved in all this time is more than what flows in during a pause.
             through = self.answers / (now - self._opened_at + max(self._pause, 1.0))
         if through <= DISPROVED * allowed:
+            return
+        if self._is_least:
+            # That a host allows more than at least is no wonder: how much more is found slowly.
+            self._cumulative, self._disproved = False, True
             return
         self._disproved = self._disproved or self._cumulative
         self._cumulative = False
@@ -309,7 +319,7 @@ class Pace:
         level = math.inf if self._gently else 0.0 if self._guessed else 1.0
         rate = self._limit * (1.0 + (1.0 - BACKED_OFF) * min(distance, level) ** 3)
         if distance > level:
-            rate *= 2.0 ** min(self._used - (1.0 + level) * self._patience, 64.0)
+            rate *= 2.0 ** min((self._used - (1.0 + level) * self._patience) / self._tempo, 64.0)
         if self._guessed:
             rate = min(rate, self._former)
         self.rate = min(self.ceiling, max(self._least, rate))

@@ -1,5 +1,7 @@
 #!/usr/bin/env python3
-"""Draw how pace and gate come to what a host allows, for several hosts, in virtual time: docs/images/limits.png.
+"""Draw how pace and gate come to what a host allows, in virtual time: docs/images/limits.png and profiles.png.
+
+The first shows hosts that limit in one way each, the second every profile that `fetcher simulate` has by name.
 
 Needs matplotlib (the extra `profile`). Nothing is asked over a network; the same picture comes out every time.
 """
@@ -8,7 +10,7 @@ from __future__ import annotations
 
 import argparse
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -25,9 +27,13 @@ from fetcher.limits import Limits  # noqa: E402
 from fetcher.pace import Pace  # noqa: E402
 from fetcher.simulator.limiter import Limit, Window  # noqa: E402
 from fetcher.simulator.profile import Knee, Profile, Share  # noqa: E402
+from fetcher.simulator.profiles import PROFILES  # noqa: E402
 from fetcher.simulator.rehearsal import Rehearsal, rehearse  # noqa: E402
 
 IMAGES = Path(__file__).resolve().parents[2] / "docs" / "images"
+MAX_PAUSE = 10.0
+"""Seconds of pause at most, as MAX_BACKOFF_SECONDS: some hosts of the pictures ask for hours."""
+
 SMOOTH = 1.0
 """Seconds over which the requests begun are averaged."""
 
@@ -84,11 +90,37 @@ SCENES = (
 )
 
 
+# What a profile allows, where it says so, and how long it takes to see it.
+_ALLOWED: Mapping[str, tuple[float, Sequence[tuple[float, float, float]], Sequence[tuple[float, float, float]]]] = {
+    "healthy": (5, (), [(0, 5, 50)]),
+    "limited": (120, [(0, 60, 40), (60, 120, 10)], ()),
+    "window": (120, [(0, 120, 7)], ()),
+    "outage": (120, (), ()),
+    "slow": (60, [(0, 60, 40)], [(0, 60, 8)]),
+    "expiring": (5, (), ()),
+    "changing": (5, (), ()),
+    "hostile": (120, [(0, 120, 60)], ()),
+    "flaky": (10, (), ()),
+}
+NAMED = tuple(
+    Scene(
+        f"{name}: {profile.about}",
+        profile,
+        _ALLOWED[name][0],
+        50 if name in ("healthy", "expiring", "changing", "flaky") else 10 if name != "slow" else 32,
+        max(profile.latency, 0.05),
+        rates=_ALLOWED[name][1],
+        gates=_ALLOWED[name][2],
+    )
+    for name, profile in PROFILES.items()
+)
+
+
 def draw(scenes: Sequence[Scene], path: Path) -> None:
     """One row for each scene: requests a second on the left, in flight on the right."""
     figure, rows = pyplot.subplots(len(scenes), 2, figsize=(10, 2.3 * len(scenes)), layout="constrained")
     for scene, (left, right) in zip(scenes, rows, strict=True):
-        limits = Limits(Pace(), Gate(1, scene.workers), most=scene.workers)
+        limits = Limits(Pace(), Gate(1, scene.workers), most=scene.workers, max_pause=MAX_PAUSE)
         run = rehearse(
             limits,
             scene.profile,
@@ -129,10 +161,11 @@ def gate(axes: Any, scene: Scene, run: Rehearsal) -> None:
 
 def main(words: Sequence[str]) -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--output", type=Path, default=IMAGES / "limits.png", metavar="FILE", help="PNG or SVG")
+    parser.add_argument("--folder", type=Path, default=IMAGES, help="where the pictures go")
     args = parser.parse_args(words)
-    draw(SCENES, args.output)
-    print(args.output)
+    for name, scenes in (("limits.png", SCENES), ("profiles.png", NAMED)):
+        draw(scenes, args.folder / name)
+        print(args.folder / name)
     return 0
 
 
