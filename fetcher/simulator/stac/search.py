@@ -6,7 +6,7 @@ import heapq
 import math
 from bisect import bisect_left
 from collections import OrderedDict, deque
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from itertools import chain, islice
 
@@ -152,12 +152,12 @@ class Finder:
         windows = [(at, *self._window(query, at)) for at in self._chosen(query)]
         added = [(at, rank) for at, _, _ in windows for _, rank in self._world.changes.added.get(at, ())]
         whole = sum(max(0, top - bottom) for _, bottom, top in windows)
-        stride = _stride(whole)
+        shuffled = _shuffle(whole)
         for position in range(begin, whole + len(added)):
             if position >= whole:
                 at, rank = added[position - whole]
             else:
-                left = (position * stride + whole // 3) % whole
+                left = shuffled(position)
                 for at, bottom, top in windows:  # noqa: B007
                     if left < top - bottom:
                         break
@@ -166,9 +166,18 @@ class Finder:
             yield position + 1, (self._world.moment(at, rank), at, rank)
 
 
-def _stride(whole: int) -> int:
-    """A step that visits every one of so many positions once, near the golden section of them."""
-    stride = max(1, whole * 618 // 1000)
-    while math.gcd(stride, whole) > 1:
-        stride += 1
-    return stride
+def _shuffle(whole: int) -> Callable[[int], int]:
+    """A function that gives every number below `whole` once, in no order."""
+    bits = max(2, whole.bit_length())
+    mask, half = (1 << bits) - 1, bits // 2 + 1
+
+    def shuffled(number: int) -> int:
+        # Each step can be undone, so no two numbers meet; what falls outside goes on until it is inside.
+        while True:
+            number = (number * 0x9E3779B1 + 0x7F4A7C15) & mask
+            number = (number ^ number >> half) * 0x85EBCA6B & mask
+            number ^= number >> half
+            if number < whole:
+                return number
+
+    return shuffled

@@ -156,7 +156,7 @@ class StacWorld:
             if (at, rank) not in removed:
                 yield moment, at, rank
 
-    def keys(self) -> list[Key]:
+    def all_keys(self) -> list[Key]:
         """Collection and id of every item there is."""
         return [(name, self.id(at, rank)) for at, name in enumerate(self.collections) for _, _, rank in self.places(at)]
 
