@@ -12,6 +12,7 @@ import sys
 import time
 from collections import Counter
 from collections.abc import Callable, Iterator
+from importlib.util import find_spec
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
@@ -969,6 +970,18 @@ def test_any_search_paged_to_its_end_finds_what_looking_at_every_item_finds(
         found = pages(session, dialects[style], body=search)
     assert len(keys(found)) == len(set(keys(found))) == found[0]["numberMatched"] == len(expected)
     assert set(keys(found)) == expected
+
+
+# --- the public validator ---------------------------------------------------------------------------
+
+
+@pytest.mark.skipif(find_spec("stac_api_validator") is None, reason="the extra stac-validator is not installed")
+def test_the_public_validator_finds_no_error() -> None:
+    script = ROOT / "scripts" / "validate_stac.py"
+    command = [sys.executable, str(script), "--next", "post-body", "--next", "offset"]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=50, check=False)
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert done.stdout.count(": 0 errors") == 2
 
 
 # --- the command ------------------------------------------------------------------------------------
