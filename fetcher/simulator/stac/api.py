@@ -5,10 +5,8 @@ from __future__ import annotations
 import json
 import re
 import time
-from collections import OrderedDict
 from collections.abc import Mapping
 from hashlib import blake2b
-from itertools import islice
 from typing import Any
 from urllib.parse import unquote
 
@@ -17,8 +15,9 @@ from fetcher.simulator.stac import documents
 from fetcher.simulator.stac.dialect import Dialect
 from fetcher.simulator.stac.items import ASSET_ENDS, BASE, Facts, item_json
 from fetcher.simulator.stac.links import GEOJSON, Links
+from fetcher.simulator.stac.pages import Pages
 from fetcher.simulator.stac.query import Query, read_limit, read_query
-from fetcher.simulator.stac.search import Cursor, Finder, Mark
+from fetcher.simulator.stac.search import Cursor
 from fetcher.simulator.stac.world import StacWorld
 from fetcher.simulator.wire import Body, Refused, Request, parameters_of
 from fetcher.simulator.world import mix
@@ -26,7 +25,6 @@ from fetcher.simulator.world import mix
 PREFIX = "/stac"
 
 _HOST = re.compile(r"[\w.:\[\]-]{1,200}", re.ASCII)
-_KEPT = 4096
 _PAGE_MEMBERS = frozenset({"limit", "token", "next", "offset", "skip", "page"})
 
 
@@ -42,10 +40,8 @@ class StacApi:
         self.mishaps = dialect.mishaps
         self._dialect = dialect
         self._links = Links(world, dialect.next)
-        self._finder = Finder(world, ordered="unordered" not in dialect.quirks)
+        self._pages = Pages(world, dialect, self._links)
         self._searched = "no-search" not in dialect.quirks
-        self._bookmarks: OrderedDict[tuple[int, int, int], Mark | None] = OrderedDict()
-        self._shortened: set[int] = set()
         self._answers = 0
 
     def read(self, request: Request) -> Asked:
@@ -158,11 +154,11 @@ class StacApi:
         limit = read_limit(members, dialect.page_default, dialect.page_max)
         token = self._links.token_in(members, request.headers.fields)
         key = _hash({name: value for name, value in members.items() if name not in _PAGE_MEMBERS})
-        cursor = self._cursor(query, key, token)
+        cursor = self._pages.cursor(query, key, token)
         if "repeated-page" in quirks:
             cursor = Cursor()
         found, following = (
-            ([], Cursor(cursor.after, cursor.seen)) if cursor.hollow else self._page(query, key, cursor, limit)
+            ([], Cursor(cursor.after, cursor.seen)) if cursor.hollow else self._pages.page(query, key, cursor, limit)
         )
         is_search = url.endswith("/search")
         if following is not None and is_search and "missing-next" in quirks:
@@ -177,49 +173,10 @@ class StacApi:
         if following is not None:
             if "empty-page" in quirks and cursor == Cursor():
                 following = Cursor(following.after, following.seen, hollow=True)
-            self._remember(key, following)
+            self._pages.remember(key, following)
             asked = members if is_search else {name: each for name, each in members.items() if name != "collections"}
             links.append(self._links.next(self._links.token(following), request.method, url, asked))
         return self._feature_collection(found, links, query, key, limit, base)
-
-    def _page(self, query: Query, key: int, cursor: Cursor, limit: int) -> tuple[list[Facts], Cursor | None]:
-        """The items of a page, and where the next one begins, None where there is none."""
-        quirks = self._dialect.quirks
-        walk = self._finder.walk(query, cursor.after)
-        found = list(islice(walk, limit))
-        if not found:
-            return [], None
-        last: Mark | None = found[-1][0]
-        seen = cursor.seen + len(found)
-        more = next(walk, None) is not None
-        if more and "short-count" in quirks and cursor == Cursor() and key not in self._shortened:
-            self._shortened.add(key)
-            left_out = list(islice(self._finder.walk(query, last), limit))
-            last, seen = left_out[-1][0], seen + len(left_out)
-            more = next(self._finder.walk(query, last), None) is not None
-        elif more and "repeated-record" in quirks:
-            last, seen = (found[-2][0], seen - 1) if len(found) > 1 else (cursor.after, cursor.seen)
-        if not more and "trailing-next" not in quirks and "repeated-page" not in quirks:
-            return [facts for _, facts in found], None
-        return [facts for _, facts in found], Cursor(last, seen)
-
-    def _cursor(self, query: Query, key: int, token: str | None) -> Cursor:
-        if token is None:
-            return Cursor()
-        cursor = self._links.cursor(token)
-        if not self._links.counts or not cursor.seen:
-            return cursor
-        place = (key, self.world.changes.number, cursor.seen)
-        if place not in self._bookmarks:
-            self._bookmarks[place] = self._finder.skip(query, cursor.seen)
-        return Cursor(self._bookmarks[place], cursor.seen, cursor.hollow)
-
-    def _remember(self, key: int, cursor: Cursor) -> None:
-        """So that who goes on by number need not be counted for again."""
-        if self._links.counts:
-            self._bookmarks[key, self.world.changes.number, cursor.seen] = cursor.after
-            if len(self._bookmarks) > _KEPT:
-                self._bookmarks.popitem(last=False)
 
     def _feature_collection(
         self, found: list[Facts], links: list[dict[str, Any]], query: Query, key: int, limit: int, base: str
@@ -227,7 +184,7 @@ class StacApi:
         matched = self._dialect.matched
         head: dict[str, Any] = {"numberReturned": len(found)}
         if matched != "none":
-            count = self._finder.count(query, key)
+            count = self._pages.finder.count(query, key)
             if matched == "estimated":
                 count = int(round(count * 1.07, -1)) + 10
             if matched != "context":

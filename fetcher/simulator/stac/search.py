@@ -6,7 +6,7 @@ import heapq
 import math
 from bisect import bisect_left
 from collections import OrderedDict, deque
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from itertools import chain, islice
 
@@ -46,11 +46,7 @@ class Finder:
             places = self._scattered(query, after if isinstance(after, int) else 0)
         else:
             places = ((place, place) for place in self._by_time(query, after))
-        spots = query.spots
         for mark, (moment, at, rank) in places:
-            # Before its other facts are made: most are elsewhere.
-            if spots is not None and world.spot(at, rank) not in spots:
-                continue
             facts = world.facts(at, rank, moment)
             if facts is not None and query.wants(facts):
                 yield mark, facts
@@ -142,8 +138,12 @@ class Finder:
                 before = world.until(at, moment) if at <= other else world.before(at, moment)
             top = min(top, before)
             late = bisect_left(added, (moment, rank if at == other else math.inf if at < other else -1))
-        moment_of = world.moment
-        yield ((moment_of(at, rank), at, rank) for rank in range(top - 1, bottom - 1, -1))
+        moment_of, spot_of, spots = world.moment, world.spot, query.spots
+        ranks: Iterable[int] = range(top - 1, bottom - 1, -1)
+        if spots is not None:
+            # Before anything else of an item is made: most are elsewhere.
+            ranks = (rank for rank in ranks if spot_of(at, rank) in spots)
+        yield ((moment_of(at, rank), at, rank) for rank in ranks)
         if late:
             yield ((moment, at, rank) for moment, rank in reversed(added[:late]))
 

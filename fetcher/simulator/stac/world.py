@@ -11,12 +11,13 @@ import re
 import threading
 import time
 from bisect import bisect_left, bisect_right, insort
-from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from collections.abc import Iterable
+from dataclasses import replace
 from functools import lru_cache, partial
 from typing import Any
 
 from fetcher.simulator.stac import times
+from fetcher.simulator.stac.changed import Changes
 from fetcher.simulator.stac.items import BASE, Facts, draw_facts, draw_of, item_json, spot_of
 from fetcher.simulator.world import mix
 
@@ -33,20 +34,6 @@ Place = tuple[int, int, int]
 _BLOCK = 4  # ranks that may share one moment
 _NAMES = ("sentinel", "landsat", "aerial", "terrain", "radar")
 _ID = re.compile(r"SIM_(\d{7,12})_([0-9A-F]{4})", re.ASCII)
-
-
-@dataclass(frozen=True)
-class Changes:
-    """What became of a world since it was made; replaced as a whole, so that who reads sees one state."""
-
-    number: int = 0
-    removed: frozenset[tuple[int, int]] = frozenset()
-    updated: Mapping[tuple[int, int], tuple[int, int]] = field(default_factory=dict)
-    """How often, and when last, by collection and rank."""
-    added: Mapping[int, Sequence[tuple[int, int]]] = field(default_factory=dict)
-    """By collection: moment and rank, ascending."""
-    moments: Mapping[tuple[int, int], int] = field(default_factory=dict)
-    """The moments of what was added."""
 
 
 class StacWorld:
