@@ -355,6 +355,8 @@ COLUMNS: Mapping[str, Mapping[str, str]] = {
         "work": "rows of `work` that are due or wait for their time",
         "parked": "rows of `work` that failed for good",
         "scopes": "what any run was asked to cover (content flags), a JSON list; `fetcher verify` wants all of it",
+        "options": "what the last run asked of its source, a JSON object without secrets; `fetcher retry` asks it again",
+        "wanted": "the positions that runs were to cover in each scope, a JSON list of [scope, lowest, highest]",
         "learned": "what each host was found to allow, a JSON object by host, for the next run",
         "search_filled_to": "null = all fetched items are in `search`; a number = so far it is filled with the items up"
         " to this id that were fetched before there was a search",
