@@ -61,6 +61,9 @@ HEARTBEAT_SECONDS = 10.0
 ENOUGH_ROOM = 1.05
 """So many times what is to be kept free must be free again before a run goes on."""
 
+BATCH_BYTES = 32_000_000
+"""A batch is full with so many bytes of rows, however few these are."""
+
 LISTED_PER_DETAIL = 10
 """Listed rows that weigh as much in a batch as one detail: about what they cost to write."""
 
@@ -111,6 +114,7 @@ class _Open:
     details: dict[Key, Detail] = field(default_factory=dict)
     gone: list[Key] = field(default_factory=list)
     failures: list[Failure] = field(default_factory=list)
+    bytes: int = 0
     since: float | None = None
 
     def weight(self) -> float:
@@ -216,6 +220,8 @@ class Engine:
 
         self._done: SimpleQueue[Done[_About] | None] = SimpleQueue()
         self._fetching = 0
+        self._rests: deque[tuple[Key, Callable[[], Detail]]] = deque()
+        self._in_pieces: set[Key] = set()
         self._claimed: dict[Key, Work] = {}
         self._denied: list[tuple[Key, RequestFailed]] = []
         self._outage: Outage[_Listing | Key] = Outage(plan.max_backoff)
@@ -476,17 +482,19 @@ class Engine:
         self, keys: tuple[Key, ...], results: Mapping[Key, Detail | Gone | Exception], began: int, ended: int
     ) -> None:
         batch = self._add(self._stop.now())
+        self._in_pieces.difference_update(keys)
         for key in keys:
             result = results[key]
             if isinstance(result, Detail):
+                batch.bytes += result.size
                 self._known = key
                 self._heard(began)
                 if result.notes:
                     self._say(result.notes)
                 if result.rest is not None:
                     batch.parts.append((key, result))
-                    self._fetching += 1
-                    self._details.send((key,), _go_on_with, key, result.rest)
+                    # What has begun goes on before other things begin; what has not waits for its turn.
+                    (self._rests.appendleft if len(keys) == 1 else self._rests.append)((key, result.rest))
                     continue
                 batch.details[key] = result
                 if result.flaw is not None:
@@ -504,6 +512,15 @@ class Engine:
                 del self._claimed[key]
             else:
                 raise result  # type: ignore[misc]
+        self._send_for_rests()
+
+    def _send_for_rests(self) -> None:
+        """Have more pieces made, of as many items at once as there are workers: each may hold some megabytes."""
+        while self._rests and len(self._in_pieces) < self._plan.workers:
+            key, rest = self._rests.popleft()
+            self._in_pieces.add(key)
+            self._fetching += 1
+            self._details.send((key,), _go_on_with, key, rest)
 
     def _detail_failed(self, key: Key, error: RequestFailed) -> None:
         """An item did not come; one more attempt is spent on it."""
@@ -800,7 +817,11 @@ class Engine:
         batch, plan = self._open, self._plan
         if batch.since is None:
             return False
-        if batch.weight() >= plan.batch_size or self._stop.now() - batch.since >= plan.batch_seconds:
+        if (
+            batch.weight() >= plan.batch_size
+            or batch.bytes >= BATCH_BYTES
+            or self._stop.now() - batch.since >= plan.batch_seconds
+        ):
             return True
         # Nothing is gained by waiting when the workers have run dry and a page would feed them, or nothing comes.
         return (batch.feeds and self._fetching < plan.workers) or not (self._flying() or self._page_due())

@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 import shutil
 from collections.abc import Callable, Collection, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -36,10 +36,10 @@ from fetcher.model import (
     Summary,
     Walk,
 )
-from fetcher.settings import Settings, load, login_of, secrets_of
+from fetcher.settings import Settings, SourceOptions, load, login_of, secrets_of
 from fetcher.sources import Source, find, of
 from fetcher.stop import Stop
-from fetcher.stores.file import options_of_last_run, origin_of, source_of
+from fetcher.stores.file import options_of_last_run, origin_of, scopes_of, source_of
 from fetcher.stores.sqlite import SqliteStore
 from fetcher.stores.verify import Verdict
 from fetcher.stores.verify import verify as check
@@ -119,6 +119,7 @@ def retry(
     source = source_of(path)
     known = find(source).Options.model_fields
     asked = {name: value for name, value in options_of_last_run(path).items() if name in known}
+    asked |= of(find(source), "options_for")(scopes_of(path))
     return _run(source, path, {**asked, **settings}, run, lambda store: store.unpark(chosen, keys) > 0)
 
 
@@ -188,7 +189,7 @@ def _run(
             parts.governor,
             parts.stop,
             parts.plan,
-            on_start=run.on_start,
+            on_start=lambda start: run.on_start(_told(parts.source, start)),
             on_batch=run.on_batch,
             on_progress=on_progress,
         )
@@ -221,7 +222,12 @@ def preview(
         if store is not None:
             store.close()
         parts.close()
-    return _estimate(start, parts, limit)
+    return _estimate(_told(parts.source, start), parts, limit)
+
+
+def _told(source: Source, start: Start) -> Start:
+    """What a run begins with, in the words of its source if it has any."""
+    return replace(start, text=of(source, "start_text")(start))
 
 
 def remaining(source: Source, client: Client, path: Path, universe: Interval | Mapping[Scope, Interval]) -> Start:
@@ -372,9 +378,10 @@ class _Parts:
             raise ConfigurationError(f"order: must be newest or oldest, not {order!r}")
         settings = load(Settings, {key: value for key, value in given.items() if key in Settings.model_fields})
         options = load(kind.Options, {key: value for key, value in given.items() if key in kind.Options.model_fields})
-        source = kind(options)
-        asked = options.model_dump(mode="json", exclude=set(secrets_of(kind.Options)))
         path = Path(db) if db is not None else settings.db_path
+        options = remembered(kind, options, path)
+        asked = options.model_dump(mode="json", exclude=set(secrets_of(kind.Options)))
+        source = kind(options)
         if settings.start_from is not None and not kind.tables[0].is_numbered:
             raise ConfigurationError(f"START_FROM (--start-from): the items of {name} have no numbers to begin at")
         listing = _Listing(source, None)
@@ -443,6 +450,16 @@ def base_url_for(settings: Settings, path: Path, kind: type[Source]) -> str:
     if not found:
         raise ConfigurationError(f"API_BASE_URL (--base-url) is needed: the address of the {kind.name} API to mirror")
     return found
+
+
+def remembered(kind: type[Source], options: SourceOptions, path: Path) -> SourceOptions:
+    """The options, and in place of what nobody has named what the mirror at `path` was made with."""
+    try:
+        scopes = scopes_of(path)
+    except StoreError:
+        return options  # The store is about to say what is wrong.
+    known = of(kind, "options_for")(scopes) if scopes else {}
+    return options.model_copy(update={name: value for name, value in known.items() if not getattr(options, name)})
 
 
 def _mirrored_from(path: Path, source: str) -> str | None:

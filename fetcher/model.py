@@ -172,7 +172,8 @@ class Detail:
     """What one item's own request gave: the rows of each child table, replacing those stored.
 
     Where that is too much for one piece, `rest` gives the next one, whose `part` is greater by one; its rows are added.
-    `flaw` says what was wrong with some of it: the rows are kept, and the item counts as failed too.
+    `flaw` says what was wrong with some of it: the rows are kept, and the item counts as failed too. `size` is about
+    how many bytes its rows are, where that may be much.
     """
 
     rows: Mapping[str, Sequence[Row]]
@@ -180,6 +181,7 @@ class Detail:
     part: int = 0
     rest: Callable[[], Detail] | None = None
     flaw: str | None = None
+    size: int = 0
 
 
 class Gone:
@@ -267,7 +269,8 @@ class Start:
     """What a run found as it began: the newest and oldest key still to list, and how much is to be fetched.
 
     `newest` and `oldest` are None when nothing is left to list; `estimate` counts items, queued ones included, and is
-    None where nobody can tell yet; `workers` is how many requests may be open at once.
+    None where nobody can tell yet; `workers` is how many requests may be open at once. `text` says what is begun, where
+    the source has words of its own for it.
     """
 
     newest: int | None
@@ -276,6 +279,7 @@ class Start:
     queued: int
     holes: int
     workers: int
+    text: str | None = None
 
 
 @dataclass(frozen=True, slots=True)

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from fetcher.errors import ConfigurationError, StoreError
+from fetcher.sources import registry
 from fetcher.stores.file import connect_readonly, explained
 
 _WORDS = 64
@@ -64,6 +65,10 @@ def search(db: str | Path, words: str, limit: int = 20, *, marks: tuple[str, str
 def _tables(conn: sqlite3.Connection, path: Path) -> list[str]:
     """The tables that are searched, as the index has them. Raises StoreError when there is no whole search yet."""
     if not conn.execute("SELECT 1 FROM sqlite_master WHERE name = 'search_text'").fetchone():
+        (name,) = conn.execute("SELECT name FROM sources").fetchone()
+        kind = registry().get(name)
+        if kind is not None and not any(table.search for table in kind.tables):
+            raise ConfigurationError(f"{name} has no texts that are searched: ask {path} in SQL")
         raise StoreError(f"{path} has no full-text search yet: the next `fetcher fetch` makes it")
     if conn.execute("SELECT 1 FROM sources WHERE search_filled_to IS NOT NULL").fetchone():
         raise StoreError(f"the full-text search of {path} is not whole yet: let `fetcher fetch` go on with it")

@@ -194,6 +194,15 @@ def login_of(model: type[BaseSettings]) -> str:
     return " and ".join(name.upper() for name in secrets_of(model)) or "the login"
 
 
+def further_arguments(model: type[BaseSettings]) -> str | None:
+    """The field of a source's options that takes what the command line names besides the source and the database."""
+    for name, field in model.model_fields.items():
+        extra = field.json_schema_extra
+        if isinstance(extra, dict) and extra.get("arguments"):
+            return name
+    return None
+
+
 def _explained(model: type[BaseSettings], error: dict[str, Any]) -> str:
     if not error["loc"]:
         # What several settings make together says itself which.

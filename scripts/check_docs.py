@@ -83,7 +83,7 @@ def unmentioned(pages: Pages) -> Iterator[str]:
     by_hand_wanted = [
         *(("command", f"fetcher {name}") for name in reference.commands()),
         *(("source", name) for name in sources),
-        *(("table", name) for name in reference.TABLES if not name.startswith("_")),
+        *(("table", name.rpartition(".")[2]) for name in reference.TABLES if not name.startswith("_")),
         *(("error", name) for name in reference.error_classes() if name in public),
     ]
     wanted = [

@@ -100,7 +100,7 @@ def secret(field: FieldInfo) -> bool:
 
 def default(field: FieldInfo) -> str:
     value = field.default
-    if value is None or secret(field):
+    if value is None or value == () or secret(field):
         return ""
     return str(value).lower() if isinstance(value, bool) else str(value)
 
@@ -204,7 +204,14 @@ TABLES = {
     " `search_…` of its own.",
     "search_text": "View: the texts of each fetched item that are searched; `search` reads its snippets from it.",
     "_sqlite_migrations": "Which steps of the schema this database has been through; kept by sqlite-utils.",
+    "files.files": "One row for each file; a new `size` or `mtime_ns` has it read again.",
+    "files.items": "The items in the files, each as it stands there; those of a file are replaced as a set. What stands"
+    " in several files is here several times. The columns from `type` on are read out of `json` when asked for.",
+    "files.assets": "View: the assets of all STAC items, one a row.",
+    "files.collections": "View: the STAC collections among the items.",
+    "files.duplicates": "View: items that stand in several files, or several times in one.",
 }
+"""What each table or view is for; `SOURCE.TABLE` where two sources have one of that name."""
 
 SHADOWS = ("search_data", "search_idx", "search_docsize", "search_config")
 """Tables that FTS5 makes for itself."""
@@ -263,6 +270,62 @@ COLUMNS: Mapping[str, Mapping[str, str]] = {
         "name": "the author's name",
         "mark": "the author's rank, a number of the API's own",
         "extra": LIFE["extra"],
+    },
+    "files.files": {
+        "path": "its absolute path; its `file://` address where it holds bytes that are no UTF-8",
+        "root": "the folder or file given that it was found below",
+        "size": "bytes, when it was listed",
+        "mtime_ns": "when it was last modified, in Unix nanoseconds, when it was listed",
+        "type": "what its name says that it is: `json`, `ndjson` or `parquet`, with `.gz` or `.zst` where it is packed;"
+        " `folder` = one that cannot be looked into; null = its name says nothing",
+        **LIFE,
+        "extra": "always null",
+        "listed_at": "when a listing last found it",
+        "fetched_at": "when its items were last stored, null = not yet",
+        "unlisted_at": "when it was no longer found, null = it was",
+        "gone_at": "when it was found missing on being read, null = it never was",
+    },
+    "files.items": {
+        "file": "the file (`files.path`)",
+        "number": "where it is in its file, from 1: the line of NDJSON, the place in a list, the row of Parquet",
+        "id": "its `id` as text, null if it has none",
+        "json": "all of it, as it stands in the file",
+        "extra": "always null",
+        "type": "its `type`: `Feature` for a STAC item, `Collection`, `Catalog`",
+        "collection": "its `collection`",
+        "datetime": "its `properties.datetime`",
+        "start_datetime": "its `properties.start_datetime`",
+        "end_datetime": "its `properties.end_datetime`",
+        "bbox": "its `bbox`, JSON",
+        "geometry": "its `geometry`, GeoJSON",
+        "platform": "its `properties.platform`",
+        "eo:cloud_cover": "its `properties.eo:cloud_cover`, percent",
+    },
+    "files.assets": {
+        "file": "the file (`files.path`)",
+        "number": "where the item is in its file (`items.number`)",
+        "item": "the item's id",
+        "asset": "the asset's key",
+        "href": "where it is",
+        "type": "its media type",
+        "title": "its title",
+        "roles": "JSON list of its roles",
+        "json": "all of it",
+    },
+    "files.collections": {
+        "id": "its id",
+        "title": "its title",
+        "license": "its license",
+        "extent": "its extent, JSON",
+        "file": "the file (`files.path`)",
+        "number": "where it is in its file (`items.number`)",
+        "json": "all of it",
+    },
+    "files.duplicates": {
+        "collection": "the collection of the items",
+        "id": "their id",
+        "copies": "how many there are",
+        "files": "JSON list of the files that they stand in",
     },
     "top_tags": {
         "tag": "its text",
@@ -355,7 +418,7 @@ COLUMNS: Mapping[str, Mapping[str, str]] = {
         "work": "rows of `work` that are due or wait for their time",
         "parked": "rows of `work` that failed for good",
         "scopes": "what any run was asked to cover (content flags), a JSON list; `fetcher verify` wants all of it",
-        "options": "what the last run asked of its source, a JSON object without secrets; `fetcher retry` asks it again",
+        "options": "what the last run asked of its source, JSON without secrets; `fetcher retry` asks it again",
         "wanted": "the positions that runs were to cover in each scope, a JSON list of [scope, lowest, highest]",
         "learned": "what each host was found to allow, a JSON object by host, for the next run",
         "search_filled_to": "null = all fetched items are in `search`; a number = so far it is filled with the items up"
@@ -389,6 +452,7 @@ def database_page() -> str:
         " `FILE.lock`, which keeps a second run out and may stay.\n\n"
         "In the tables below `key` is the column's place in the primary key, and `null` says whether it may be null.\n"
     ]
+    told: set[str] = set()
     for name, kind in sources().items():
         with TemporaryDirectory() as folder:
             path = Path(folder) / "fresh.db"
@@ -399,24 +463,31 @@ def database_page() -> str:
                 store.finish_load()
             with closing(sqlite3.connect(path)) as conn:
                 own = [each.name for each in (*kind.tables, *of(kind, "views"))]
-                parts += described(conn, own, name)
+                parts += described(conn, own, name, told)
+    left_over = [f"scripts/reference.py: table {name} is no more" for name in TABLES if name not in told]
+    if left_over:
+        raise SystemExit("\n".join(left_over))
     return "\n".join(parts)
 
 
-def described(conn: sqlite3.Connection, own: Sequence[str], source: str) -> Iterator[str]:
-    """The sections of one source's database; raises SystemExit when a meaning is missing or left over."""
+def described(conn: sqlite3.Connection, own: Sequence[str], source: str, told: set[str]) -> Iterator[str]:
+    """The sections of one source's database that are not told yet; raises SystemExit when a meaning is missing."""
     rows = conn.execute("SELECT name, type, sql FROM sqlite_schema WHERE name NOT LIKE 'sqlite\\_%' ESCAPE '\\'")
     schema = {name: (kind, sql) for name, kind, sql in rows}
     found = sorted(
         name for name, (kind, _) in schema.items() if kind in ("table", "view") and not name.startswith(SHADOWS)
     )
-    wrong = [f"table {name} has no meaning" for name in found if name not in TABLES]
-    wrong += [f"table {name} is no more" for name in TABLES if name not in found]
+    keys = {name: f"{source}.{name}" if f"{source}.{name}" in TABLES else name for name in found}
+    wrong = [f"table {name} has no meaning" for name, key in keys.items() if key not in TABLES]
     for name in [*own, *(each for each in found if each not in own)]:
+        key = keys[name]
+        if key in told:
+            continue
+        told.add(key)
         columns = conn.execute(
             'SELECT name, type, "notnull", pk FROM pragma_table_xinfo(?) WHERE hidden != 1', [name]
         ).fetchall()
-        meanings = COLUMNS.get(name, {})
+        meanings = COLUMNS.get(key, {})
         names = [column for column, *_ in columns]
         wrong += [f"column {name}.{column} has no meaning" for column in names if column not in meanings]
         wrong += [f"column {name}.{column} is no more" for column in meanings if column not in names]
@@ -429,8 +500,8 @@ def described(conn: sqlite3.Connection, own: Sequence[str], source: str) -> Iter
         ]
         yield "\n".join(
             [
-                f"## `{name}`\n",
-                TABLES[name] + (f" Of source `{source}`." if name in own else "") + "\n",
+                heading(key) + "\n",
+                TABLES[key] + (f" Of source `{source}`." if name in own else "") + "\n",
                 table(
                     ("column", "type", "key", "null", "meaning"),
                     (
@@ -443,6 +514,17 @@ def described(conn: sqlite3.Connection, own: Sequence[str], source: str) -> Iter
         )
     if wrong:
         raise SystemExit("\n".join(f"scripts/reference.py: {each}" for each in wrong))
+
+
+def heading(key: str) -> str:
+    """The heading of a table, by its name in TABLES."""
+    source, _, name = key.rpartition(".")
+    return f"## `{name}` of `{source}`" if source else f"## `{name}`"
+
+
+def anchor(source: str, name: str) -> str:
+    """The link to the section of a source's table."""
+    return f"database.md#{name}-of-{source}" if f"{source}.{name}" in TABLES else f"database.md#{name}"
 
 
 # --- errors and sources -----------------------------------------------------------------------------
@@ -483,14 +565,14 @@ def error_classes() -> dict[str, Any]:
 def sources_page() -> str:
     parts = [
         "# Sources\n\n"
-        "A source knows one API. `fetcher fetch SOURCE DB` mirrors it; one database mirrors one source. Another package"
-        " can add its own by an entry point of the group `fetcher.sources`.\n"
+        "A source knows one API, or one kind of place. `fetcher fetch SOURCE DB` mirrors it; one database mirrors one"
+        " source. Another package can add its own by an entry point of the group `fetcher.sources`.\n"
     ]
     for name, kind in sources().items():
         module = inspect.getdoc(sys.modules[kind.__module__]) or ""
         tables = [
             (
-                f"[{code(each.name)}](database.md#{each.name})",
+                f"[{code(each.name)}]({anchor(name, each.name)})",
                 "the items" if each.parent is None else f"belongs to an item (`{each.parent}`)",
                 ", ".join(code(column.name) for column in each.columns if column.required),
             )

@@ -13,12 +13,12 @@ from fetcher.cli.report import duration, place, size, start_lines
 from fetcher.cli.running import follow, running_options, setting_options, settings_for
 from fetcher.mirror import Preview, preview
 from fetcher.mirror import fetch as run
-from fetcher.settings import Settings
-from fetcher.sources import registry
+from fetcher.settings import Settings, further_arguments
+from fetcher.sources import find, registry
 
 
 @click.command(epilog=EXIT_CODES)
-@click.argument("what", nargs=-1, metavar="[SOURCE] [DB]")
+@click.argument("what", nargs=-1, metavar="[SOURCE] [DB] [PATH]...")
 @setting_options
 @click.option("--limit", type=click.IntRange(min=1), metavar="N", help="end once N items' details are committed")
 @click.option(
@@ -41,10 +41,12 @@ def fetch(
 ) -> int:
     """Mirror SOURCE (pr0gramm) into the database DB (DB_PATH); run again, it goes on where it was.
 
-    One argument is the SOURCE if there is a source of that name, else the DB. Every setting can be an option, an
-    environment variable or a line in ./.env, in this order.
+    One argument is the SOURCE if there is a source of that name, else the DB. What comes after them goes to the SOURCE:
+    files takes each PATH as a folder or file to read. Every setting can be an option, an environment variable or a line
+    in ./.env, in this order.
     """
-    source, db = _split(what)
+    source, db, more = _split(what)
+    given |= more
     settings = settings_for(given, verbose=verbose, log_format=log_format)
     given = {name: value for name, value in given.items() if value is not None}
     if dry_run:
@@ -55,14 +57,18 @@ def fetch(
     return summary.exit_code if summary is not None else 0
 
 
-def _split(what: tuple[str, ...]) -> tuple[str, Path | None]:
-    if len(what) > 2:
+def _split(what: tuple[str, ...]) -> tuple[str, Path | None, dict[str, Any]]:
+    """The source, the database, and the option of the source that takes all further arguments."""
+    if len(what) == 1 and what[0] not in registry():
+        return "pr0gramm", Path(what[0]), {}
+    source = what[0] if what else "pr0gramm"
+    db, more = Path(what[1]) if len(what) > 1 else None, what[2:]
+    if not more:
+        return source, db, {}
+    name = further_arguments(find(source).Options)
+    if name is None:
         raise click.UsageError(f"at most a SOURCE and a DB are expected, got {len(what)} arguments: {' '.join(what)}")
-    if len(what) == 2:
-        return what[0], Path(what[1])
-    if what and what[0] not in registry():
-        return "pr0gramm", Path(what[0])
-    return (what[0] if what else "pr0gramm"), None
+    return source, db, {name: more}
 
 
 def _show(found: Preview, settings: Settings, source: str, order: str) -> None:

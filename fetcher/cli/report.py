@@ -24,6 +24,9 @@ from fetcher.words import duration as duration
 from fetcher.words import size as size
 
 _ID = "ID "
+_BAR = "{percentage:3.0f}% |{bar}| {n:,}/~{total:,}{postfix}"
+_UNKNOWN = "{n:,}{postfix}"
+
 LINE_SECONDS = 60.0
 """Between two progress lines where no terminal shows a bar."""
 
@@ -39,11 +42,19 @@ def start_logging(level: str, *, json_lines: bool) -> logging.Logger:
     """Send our log to the terminal, above a progress bar if there is one, or to stdout as JSON lines."""
     log = logging.getLogger("fetcher")
     handler: logging.Handler = _JsonLines() if json_lines else _AboveTheBar()
-    handler.setFormatter(logging.Formatter("%(asctime)s %(message)s", "%H:%M:%S"))
+    handler.setFormatter(_OneLine("%(asctime)s %(message)s", "%H:%M:%S"))
     log.handlers[:] = [handler]
     log.setLevel(level)
     log.propagate = False
     return log
+
+
+class _OneLine(logging.Formatter):
+    """What a message repeats from elsewhere, the name of a file for one, may hold anything."""
+
+    def formatMessage(self, record: logging.LogRecord) -> str:
+        record.message = plain(record.message)
+        return super().formatMessage(record)
 
 
 class _AboveTheBar(logging.Handler):
@@ -95,11 +106,9 @@ class Reporter:
         sys.stdout.flush()
         if sys.stderr.isatty():
             self._bar = tqdm(
-                total=start.estimate,
+                total=start.estimate or 0,
                 file=sys.stderr,
-                bar_format="{percentage:3.0f}% |{bar}| {n:,}/~{total:,}{postfix}"
-                if start.estimate is not None
-                else "{n:,}{postfix}",
+                bar_format=_UNKNOWN if start.estimate is None else _BAR,
                 dynamic_ncols=True,
                 leave=False,
                 mininterval=0.2,
@@ -144,15 +153,16 @@ def place(source: str) -> Callable[[int], str]:
 def start_lines(start: Start, settings: Settings, order: str, position: Callable[[int], str]) -> list[str]:
     """The lines that a run begins with; `position` says where something is in the source's own terms."""
     lines = []
-    if start.newest is None or start.oldest is None:
+    if start.text is not None:
+        lines.append(start.text)
+    elif start.newest is None or start.oldest is None:
         lines.append("Nothing new to list")
     elif order == "oldest":
         lines.append(f"Fetching items from {position(start.oldest)} up to {position(start.newest).removeprefix(_ID)}")
     else:
         lines.append(f"Fetching items from {position(start.newest)} down to {position(start.oldest).removeprefix(_ID)}")
-    lines.append(
-        "Estimated items: not known yet" if start.estimate is None else f"Estimated items: ~{start.estimate:,}"
-    )
+    if start.estimate is not None:
+        lines.append(f"Estimated items: ~{start.estimate:,}")
     if start.queued:
         lines.append(f"Queued from before: {start.queued:,}")
     lines.append(f"Parallel workers: {start.workers}")

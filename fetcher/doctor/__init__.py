@@ -19,8 +19,8 @@ from fetcher.doctor.remote import Remote, Witness, examine_login
 from fetcher.doctor.settings import examine_file, examine_user_agent, examine_values
 from fetcher.errors import ConfigurationError, Stopped, StoreError
 from fetcher.governor import Governor
-from fetcher.mirror import BYTES_AN_ITEM, base_url_for, remaining
-from fetcher.settings import ENV_FILE, Settings
+from fetcher.mirror import BYTES_AN_ITEM, base_url_for, remaining, remembered
+from fetcher.settings import ENV_FILE, Settings, SourceOptions
 from fetcher.sources import Source, find, of, registry
 from fetcher.stop import Stop
 from fetcher.stores.file import is_new, source_of
@@ -72,6 +72,7 @@ class _Visit:
         self._options: BaseSettings | None = None
         self._kind: type[Source] | None = None
         self._remote: Remote | None = None
+        self._source: Source | None = None
         self._health: Health | None = None
         self._misset = False
 
@@ -131,7 +132,13 @@ class _Visit:
         if unknown:
             yield bad("settings", f"no setting of {kind.name} is called {', '.join(sorted(unknown))}", "leave it out")
         yield from examine_user_agent(loaded)
-        source = kind(self._options)
+        assert isinstance(self._options, SourceOptions)
+        source = kind(remembered(kind, self._options, self._path))
+        if kind.base_url is None:
+            self._source = source
+            if not self._misset:
+                yield ok("settings", f"all are valid; {kind.name} are read on this machine")
+            return
         base_url = base_url_for(loaded, self._path, kind)
         governor = Governor(
             self._stop, parallel=1, ceiling=loaded.max_requests_per_second, max_pause=loaded.max_backoff_seconds
@@ -158,6 +165,11 @@ class _Visit:
             return None
 
     def _examine_remote(self, *, offline: bool) -> Iterator[Finding]:
+        if self._source is not None:
+            # Reading what is here asks no network: what is wrong with it is a setting.
+            self._source.universe(None)
+            yield ok("settings", f"all {len(self._source.scopes):,} paths are there to be read")
+            return
         assert self._remote is not None
         if offline:
             yield from examine_login(self._remote.source, tried=False)

@@ -13,13 +13,17 @@ from pydantic import SecretStr
 
 from fetcher.client import Answer, Client
 from fetcher.errors import ConfigurationError
-from fetcher.model import Covered, Detail, Gone, Interval, Outcome, Page, Scope, Table, View, Walk
+from fetcher.model import Covered, Detail, Gone, Interval, Outcome, Page, Scope, Start, Table, View, Walk
 from fetcher.settings import SourceOptions
 
 log = logging.getLogger("fetcher")
 
 GROUP = "fetcher.sources"
-_OURS = {"pr0gramm": "fetcher.sources.pr0gramm:Pr0gramm", "stac": "fetcher.sources.stac:Stac"}
+_OURS = {
+    "files": "fetcher.sources.files:Files",
+    "pr0gramm": "fetcher.sources.pr0gramm:Pr0gramm",
+    "stac": "fetcher.sources.stac:Stac",
+}
 
 
 class Source(Protocol):
@@ -96,6 +100,16 @@ class Defaults:
     def changes(client: Any, covered: Mapping[Scope, Covered]) -> Sequence[Walk]:  # noqa: ARG004
         """Walks that list what has changed of scopes since they were walked. Raises RequestFailed."""
         return ()
+
+    @staticmethod
+    def options_for(scopes: Sequence[Scope]) -> Mapping[str, Any]:  # noqa: ARG004
+        """The options that a mirror of these scopes needs, where a run does not name them."""
+        return {}
+
+    @staticmethod
+    def start_text(start: Start) -> str | None:  # noqa: ARG004
+        """What a run begins with, as a person is told; None where that is a stretch of positions."""
+        return None
 
     @staticmethod
     def position_text(position: int) -> str:

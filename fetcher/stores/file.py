@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from fetcher.errors import Stopped, StoreError
+from fetcher.model import Scope
 from fetcher.stores.migrations import APPLICATION_ID
 
 BUSY_SECONDS = 30
@@ -86,6 +87,19 @@ def options_of_last_run(path: Path) -> dict[str, Any]:
     finally:
         conn.close()
     return dict(json.loads(row[0])) if row and row[0] else {}
+
+
+def scopes_of(path: Path) -> list[Scope]:
+    """What any run was asked to cover; nothing where there is no such database yet. Raises StoreError."""
+    if is_new(path):
+        return []
+    conn = connect_readonly(path)
+    try:
+        with explained(path):
+            row = conn.execute("SELECT scopes FROM sources").fetchone() if is_made(conn) else None
+    finally:
+        conn.close()
+    return json.loads(row[0]) if row and row[0] else []
 
 
 def is_made(conn: sqlite3.Connection) -> bool:

@@ -73,15 +73,19 @@ class Proofs:
                 [self._count(each.scope, each.part) - each.items, self._source, each.scope, sweep, each.lo],
             )
 
-    def unlist(self, scope: Scope, proven: Interval, listed: set[Key], now: int) -> None:
-        """Mark what is stored there and was not listed again."""
+    def unlist(self, scope: Scope, proven: Interval, listed: set[Key], now: int) -> list[Key]:
+        """Mark what is stored there and was not listed again; returns what that is."""
         stored = array(self._conn, self._sql.in_scope, {"lo": proven.lo, "hi": proven.hi, "scope": scope})
-        for_keys(self._conn, self._sql.unlist, sorted(set(stored) - listed), now)
+        missed = sorted(set(stored) - listed)
+        for_keys(self._conn, self._sql.unlist, missed, now)
+        return missed
 
-    def unlist_since(self, scope: Scope, proven: Interval, began: int, now: int) -> None:
-        """Mark what is stored there and was not listed since `began`, when the walk that proves it did."""
+    def unlist_since(self, scope: Scope, proven: Interval, began: int, now: int) -> list[Key]:
+        """Mark what is stored there and was not listed since `began`, when the walk that proves it did; returns it."""
         where = {"lo": proven.lo, "hi": proven.hi, "scope": scope, "began": began, "source": self._source}
-        for_keys(self._conn, self._sql.unlist, array(self._conn, self._sql.not_listed_since, where), now)
+        missed: list[Key] = array(self._conn, self._sql.not_listed_since, where)
+        for_keys(self._conn, self._sql.unlist, missed, now)
+        return missed
 
     def cover(self, scope: Scope, proven: Interval, sweep: int, walked_at: int) -> None:
         """Write coverage, merged with what it touches; what lies within it was walked anew."""

@@ -557,9 +557,13 @@ class SqliteStore:
             listed = keys.union(failure.key for failure in page.failures)
             for scope in page.scopes if page.whole else ():
                 if page.began is None:
-                    self._proofs.unlist(scope, page.proven, listed, now)
+                    missed = self._proofs.unlist(scope, page.proven, listed, now)
                 else:
-                    self._proofs.unlist_since(scope, page.proven, int(page.began), now)
+                    missed = self._proofs.unlist_since(scope, page.proven, int(page.began), now)
+                if missed and not numbered:
+                    # What failed for good and is listed no more may be gone: it is asked for once more.
+                    again = self._work.make_due(stage, missed)
+                    queued, parked = queued + again, parked - again
         self._proofs.recount(overlapped, sweep.number)
         if page.proven is not None:
             for scope in page.scopes:
