@@ -526,7 +526,7 @@ class Engine:
         """An item did not come; one more attempt is spent on it."""
         plan = self._plan
         attempts = self._claimed[key].attempts + 1
-        for_good = error.outcome is Outcome.DENIED or attempts > plan.max_retries
+        for_good = error.lasting or error.outcome is Outcome.DENIED or attempts > plan.max_retries
         wait = backoff(attempts, plan.max_backoff)
         log.info(
             "%s %s: %s; %s",

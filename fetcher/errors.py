@@ -63,6 +63,7 @@ class RequestFailed(FetcherError):
     """A request that ended in anything but a good answer.
 
     `status` is None when no answer came; `body` is what came, at most 64 KiB of it; `retry_after` is in seconds.
+    `lasting` says that asking again would not help.
     """
 
     def __init__(
@@ -73,12 +74,14 @@ class RequestFailed(FetcherError):
         status: int | None = None,
         body: bytes | None = None,
         retry_after: float | None = None,
+        lasting: bool = False,
     ) -> None:
         super().__init__(message)
         self.outcome = outcome
         self.status = status
         self.body = body
         self.retry_after = retry_after
+        self.lasting = lasting
 
 
 class Stopped(FetcherError):

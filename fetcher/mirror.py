@@ -43,6 +43,7 @@ from fetcher.stores.file import options_of_last_run, origin_of, scopes_of, sourc
 from fetcher.stores.sqlite import SqliteStore
 from fetcher.stores.verify import Verdict
 from fetcher.stores.verify import verify as check
+from fetcher.transform import Transform
 
 log = logging.getLogger("fetcher")
 
@@ -262,6 +263,7 @@ class _Listing:
 
     source: Source
     client: Client | None
+    transform: Transform | None = None
 
     @property
     def scopes(self) -> tuple[Scope, ...]:
@@ -305,7 +307,8 @@ class _Listing:
         return tuple(of(self.source, "changes")(self.client, covered)) if covered else ()
 
     def page(self, walk: Walk) -> Page:
-        return self.source.page(self.client, walk)
+        page = self.source.page(self.client, walk)
+        return page if self.transform is None else self.transform.page(page)
 
     def skip(self, walk: Walk) -> tuple[Interval, Walk | None] | None:
         found: tuple[Interval, Walk | None] | None = of(self.source, "skip")(walk)
@@ -334,6 +337,15 @@ def _details(source: Source, client: Client | None, keys: Sequence[Key]) -> Mapp
         except FetcherError as error:
             results[key] = error
     return results
+
+
+def _transformed(
+    transform: Transform,
+    run: Callable[[Sequence[Key]], Mapping[Key, Detail | Gone | Exception]],
+    keys: Sequence[Key],
+) -> Mapping[Key, Detail | Gone | Exception]:
+    """What a stage gives, its rows gone through the user's function."""
+    return transform.details(run(keys))
 
 
 @dataclass(frozen=True, slots=True)
@@ -384,6 +396,7 @@ class _Parts:
         source = kind(options)
         if settings.start_from is not None and not kind.tables[0].is_numbered:
             raise ConfigurationError(f"START_FROM (--start-from): the items of {name} have no numbers to begin at")
+        transform = Transform.of(settings.transform, kind.tables) if settings.transform else None
         listing = _Listing(source, None)
         walks = listing.walks
         workers = settings.max_parallel_requests if listing.has_details else walks
@@ -428,9 +441,13 @@ class _Parts:
             full=settings.full_update,
             min_free=_kept_free(path, settings.min_free_disk_mb * 1_000_000),
             limit=limit,
+            transform=transform.name if transform is not None else None,
         )
-        stage = Stage("detail", partial(_details, source, client), of(source, "batch"))
-        bound = _Listing(source, client)
+        run = partial(_details, source, client)
+        if transform is not None:
+            run = partial(_transformed, transform, run)
+        stage = Stage("detail", run, of(source, "batch"))
+        bound = _Listing(source, client, transform)
         return cls(settings, path, source, stop, governor, client, base_url, asked, plan, bound, stage)
 
 

@@ -147,7 +147,8 @@ class Page:
 
     `rows` are item rows (declared columns, then `extra`); `proven` is the interval that they prove for `scopes`, or
     None; `next` is the walk that continues it, or None, and `more` are walks that list the rest beside it; `notes` say
-    what was unusual in the answer; `failures` are listed items that could not be used.
+    what was unusual in the answer; `failures` are listed items that could not be used, and `left_out` are the keys of
+    those that are not to be stored.
 
     `details` are those of listed items that need no request of their own, by key; `others` are rows of the tables that
     stand alone. Where many pages prove an interval only together, the last of them does, and `began` is when their walk
@@ -165,6 +166,7 @@ class Page:
     others: Mapping[str, Sequence[Row]] = field(default_factory=dict)
     began: float | None = None
     whole: bool = True
+    left_out: tuple[Key, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -235,7 +237,7 @@ class Plan:
     """What a run is asked to do; times are in seconds.
 
     `full` asks for a new sweep, or for the one still open; `limit` ends it once that many details are committed;
-    `min_free` bytes of the disk are left free.
+    `min_free` bytes of the disk are left free; `transform` names the function that rows go through.
     """
 
     workers: int = 10
@@ -250,6 +252,7 @@ class Plan:
     full: bool = False
     limit: int | None = None
     min_free: int = 0
+    transform: str | None = None
 
     @property
     def bounds(self) -> Interval | None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any, Literal, Self, TypeVar
 
@@ -109,6 +109,11 @@ class Settings(BaseSettings):
         le=2**63 - 1,
     )
     full_update: bool = option(False, "--full", "list and fetch everything anew, or go on with the sweep still open")
+    transform: str | Callable[..., Any] | None = option(
+        None,
+        "--transform",
+        "module:function that each row goes through before it is stored: it gives the row, or None to leave it out",
+    )
     user_agent: str = option(
         f"fetcher/{__version__} (+{PLACEHOLDER_PAGE})", None, "who asks; add a way to reach you", min_length=1
     )

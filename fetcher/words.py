@@ -37,6 +37,15 @@ def when(at: float) -> str:
     return datetime.fromtimestamp(at).strftime("%Y-%m-%d %H:%M")
 
 
+def said(thing: object) -> str:
+    """A text from elsewhere, such as that of an error, in one line of what can be printed and stored."""
+    try:
+        text = " ".join(str(thing).split())
+    except Exception as error:  # noqa: BLE001 - it is somebody else's code
+        text = f"a text that cannot be made ({type(error).__name__})"
+    return "".join(each if each.isprintable() else ascii(each)[1:-1] for each in text[:300])
+
+
 def shown(path: Path) -> str:
     """A path as text, whatever its bytes are."""
     return str(path).encode(errors="surrogateescape").decode(errors="replace")

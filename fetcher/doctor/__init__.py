@@ -16,7 +16,7 @@ from pydantic_settings import BaseSettings
 from fetcher.doctor import database, place
 from fetcher.doctor.finding import Finding, Level, bad, exit_code, note, ok
 from fetcher.doctor.remote import Remote, Witness, examine_login
-from fetcher.doctor.settings import examine_file, examine_user_agent, examine_values
+from fetcher.doctor.settings import examine_file, examine_transform, examine_user_agent, examine_values
 from fetcher.errors import ConfigurationError, Stopped, StoreError
 from fetcher.governor import Governor
 from fetcher.mirror import BYTES_AN_ITEM, base_url_for, remaining, remembered
@@ -132,6 +132,8 @@ class _Visit:
         if unknown:
             yield bad("settings", f"no setting of {kind.name} is called {', '.join(sorted(unknown))}", "leave it out")
         yield from examine_user_agent(loaded)
+        if loaded.transform:
+            yield from examine_transform(loaded.transform, kind)
         assert isinstance(self._options, SourceOptions)
         source = kind(remembered(kind, self._options, self._path))
         if kind.base_url is None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 import stat
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from io import StringIO
 from pathlib import Path
 from typing import Any
@@ -13,7 +13,10 @@ from dotenv.parser import Binding, parse_stream
 from pydantic_settings import BaseSettings
 
 from fetcher.doctor.finding import Finding, bad, note, ok
+from fetcher.errors import ConfigurationError
 from fetcher.settings import PLACEHOLDER_PAGE, Settings, load_valid, secrets_of
+from fetcher.sources import Source
+from fetcher.transform import Transform
 
 WHAT = "settings"
 
@@ -85,6 +88,14 @@ def examine_user_agent(settings: Settings) -> Iterator[Finding]:
             f"USER_AGENT is still the placeholder ({settings.user_agent})",
             'name a way to reach you, such as USER_AGENT="my-mirror/1 (+mailto:me@mail.example)"',
         )
+
+
+def examine_transform(given: str | Callable[..., Any], kind: type[Source]) -> Iterator[Finding]:
+    """Whether the function that rows are to go through is there."""
+    try:
+        Transform.of(given, kind.tables)
+    except ConfigurationError as error:
+        yield bad(WHAT, str(error), "correct it, and call this where runs are called: its module is looked for there")
 
 
 def _line_of(binding: Binding) -> int:

@@ -112,6 +112,7 @@ class Statements:
             " AND NOT EXISTS (SELECT 1 FROM work WHERE source = :source AND stage = 'item'"
             f" AND work.key = {table}.{key})"
         )
+        self.listed = f"UPDATE {table} SET listed_at = ? WHERE {key} IN "
         self.unlist = f"UPDATE {table} SET unlisted_at = ? WHERE {key} IN "
         self.gone = f"UPDATE {table} SET gone_at = ? WHERE gone_at IS NULL AND {key} IN "
         self.fetched = f"UPDATE {table} SET fetched_at = ?, gone_at = NULL WHERE {key} IN "

@@ -406,6 +406,7 @@ class SqliteStore:
         """Write down that a run begins; runs that died without a word are marked so."""
         now = int(self._clock())
         with self._transaction():
+            self._tell_of_transform(plan)
             self._conn.execute(
                 "UPDATE runs SET ended = 'died', ended_at = updated_at, paused_until = NULL WHERE ended IS NULL"
             )
@@ -413,6 +414,18 @@ class SqliteStore:
                 "INSERT INTO runs (source, pid, plan, started_at, updated_at) VALUES (?, ?, ?, ?, ?)",
                 [self.source, os.getpid(), json.dumps(asdict(plan)), now, now],
             ).lastrowid
+
+    def _tell_of_transform(self, plan: Plan) -> None:
+        """Say so when the rows stored so far went through another function than those of this run will."""
+        row = self._conn.execute(
+            "SELECT iif(json_valid(plan), plan ->> '$.transform', NULL) FROM runs ORDER BY id DESC LIMIT 1"
+        ).fetchone()
+        if row is not None and row[0] != plan.transform:
+            before, now = (f"through {each}" if each else "as they came" for each in (row[0], plan.transform))
+            self._warn(
+                f"the last run stored rows {before}, this one stores them {now}; what is stored stays as it is"
+                " (--full has all of it anew)"
+            )
 
     def learn(self, host: str, ask: Callable[[], Learned]) -> None:
         """From now on, write down with the run's row what `ask` says is known of a host, when that has changed."""
@@ -545,8 +558,12 @@ class SqliteStore:
             insert(self._conn, self._sql, self._item.name, [(*row, now, now) for row in rows])
         for name, others in page.others.items():
             insert(self._conn, self._sql, name, others)
+        if page.left_out:
+            # They are listed, and what an earlier run may have stored of them stays.
+            for_keys(self._conn, self._sql.listed, sorted(page.left_out), now)
         queued, parked = self._queue(page, versions, known, sweep, stage)
-        parked += sum(self._work.park(failure, now) for failure in page.failures) - self._unpark_listed(page, keys)
+        parked += sum(self._work.park(failure, now) for failure in page.failures)
+        parked -= self._unpark_listed(page, keys.union(page.left_out))
         if keys and not numbered:
             counts = self._proofs.count_keys(sorted(keys), sweep.number)
             counts.subtract(counted)
@@ -554,7 +571,7 @@ class SqliteStore:
         if page.proven is not None:
             if not numbered:
                 overlapped = self._proofs.overlapped(page.proven, sweep.number)
-            listed = keys.union(failure.key for failure in page.failures)
+            listed = keys.union((failure.key for failure in page.failures), page.left_out)
             for scope in page.scopes if page.whole else ():
                 if page.began is None:
                     missed = self._proofs.unlist(scope, page.proven, listed, now)
