@@ -7,6 +7,7 @@ from fetcher.errors import (
     Interrupted,
     LoginError,
     RemoteError,
+    SourceError,
     StoreError,
 )
 from fetcher.mirror import Preview, fetch, preview, retry, verify
@@ -27,6 +28,7 @@ __all__ = [
     "Preview",
     "Progress",
     "RemoteError",
+    "SourceError",
     "Start",
     "Stop",
     "StoreError",

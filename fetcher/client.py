@@ -6,7 +6,7 @@ import copy
 import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
-from typing import Any, Self
+from typing import Any, Self, TypeVar
 from urllib.parse import urlencode, urljoin, urlsplit
 
 import requests
@@ -31,6 +31,8 @@ MOST_REDIRECTS = 5
 _COOKIE = re.compile(r"[!-:<-~]*\Z")
 """What a cookie's value may hold: printable ASCII without space and `;`, as browsers take it."""
 
+T = TypeVar("T")
+
 Parse = Callable[[bytes], Any]
 """What a caller can make of a body of the usual, good shape; None of any other."""
 
@@ -53,6 +55,17 @@ class Answer:
     body: bytes
     parsed: Any = None
     headers: Mapping[str, str] = field(default_factory=dict)
+
+    def field(self, name: str, kind: type[T]) -> T:
+        """That field of the JSON object. Raises RequestFailed (malformed) where it is missing or of another kind."""
+        value = self.data.get(name) if isinstance(self.data, dict) else None
+        if type(value) is not kind:
+            raise self.malformed(f"no {kind.__name__} {name} in the answer")
+        return value
+
+    def malformed(self, message: str) -> RequestFailed:
+        """The error for an answer that is not what the API promises; it keeps the body."""
+        return RequestFailed(Outcome.MALFORMED, message, status=self.status, body=self.body[:MOST_EVIDENCE])
 
 
 class Client:

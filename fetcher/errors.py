@@ -4,6 +4,7 @@
     ├── ConfigurationError  2    a setting, an option or an argument is wrong
     ├── LoginError          4    the API asks for a login, or the one given has expired
     ├── RemoteError         5    the API stays unavailable, or limits us too long
+    ├── SourceError         1    a source does not do what sources have to do
     ├── StoreError          6    the database cannot be used or written
     ├── Interrupted       130    a signal, or the caller, asked the run to stop
     └── RequestFailed            one request's outcome; met inside sources and stages only
@@ -41,6 +42,13 @@ class RemoteError(FetcherError):
     """The API stays unavailable, answers nonsense to every listing, or limits us too long."""
 
     exit_code = 5
+
+
+class SourceError(FetcherError):
+    """A source does not do what sources have to do: it raises an error that is no answer's, or returns something else.
+
+    Run again once it is mended, the mirror goes on.
+    """
 
 
 class StoreError(FetcherError):

@@ -7,6 +7,7 @@ import shutil
 from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
+from inspect import getattr_static
 from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
@@ -15,7 +16,15 @@ import requests
 
 from fetcher.client import Client
 from fetcher.engine import Engine, survey
-from fetcher.errors import ConfigurationError, FetcherError, LoginError, RemoteError, RequestFailed, StoreError
+from fetcher.errors import (
+    ConfigurationError,
+    FetcherError,
+    LoginError,
+    RemoteError,
+    RequestFailed,
+    SourceError,
+    StoreError,
+)
 from fetcher.governor import Governor
 from fetcher.metrics import MetricsFile
 from fetcher.model import (
@@ -37,13 +46,14 @@ from fetcher.model import (
     Walk,
 )
 from fetcher.settings import Settings, SourceOptions, load, login_of, secrets_of
-from fetcher.sources import Source, find, of
+from fetcher.sources import Defaults, Source, find, of
 from fetcher.stop import Stop
 from fetcher.stores.file import options_of_last_run, origin_of, scopes_of, source_of
 from fetcher.stores.sqlite import SqliteStore
 from fetcher.stores.verify import Verdict
 from fetcher.stores.verify import verify as check
 from fetcher.transform import Transform
+from fetcher.words import said
 
 log = logging.getLogger("fetcher")
 
@@ -301,13 +311,25 @@ class _Listing:
         return any(of(self.source, each) is not None for each in ("detail", "details"))
 
     def universe(self) -> Interval | Mapping[Scope, Interval]:
-        return self.source.universe(self.client)
+        found = _ask(self.source, "universe", self.client)
+        if not isinstance(found, Interval | Mapping):
+            raise _strange(self.source, "universe", found, "an Interval")
+        return found
 
     def changes(self, covered: Mapping[Scope, Covered]) -> Sequence[Walk]:
-        return tuple(of(self.source, "changes")(self.client, covered)) if covered else ()
+        if not covered or of(self.source, "changes") is Defaults.changes:
+            return ()
+        return tuple(_ask(self.source, "changes", self.client, covered))
 
     def page(self, walk: Walk) -> Page:
-        page = self.source.page(self.client, walk)
+        page = _ask(self.source, "page", self.client, walk)
+        if not isinstance(page, Page):
+            raise _strange(self.source, "page", page, "a Page")
+        if page.next == walk:
+            raise SourceError(f"the source {self.source.name} would list the same page again and again: {walk.where}")
+        if not self.has_details and len(page.details) < len(page.rows):
+            # There is nothing else to be had of its items: with their rows they are complete.
+            page = replace(page, details={row[0]: page.details.get(row[0], _NOTHING_MORE) for row in page.rows})
         return page if self.transform is None else self.transform.page(page)
 
     def skip(self, walk: Walk) -> tuple[Interval, Walk | None] | None:
@@ -316,27 +338,82 @@ class _Listing:
 
     def probe(self, key: Key | None) -> None:
         client = self.client and self.client.going_first()
-        detail = of(self.source, "detail")
-        if key is None or detail is None:
-            self.source.universe(client)
+        if key is None or of(self.source, "detail") is None:
+            _ask(self.source, "universe", client)
         else:
-            detail(client, key)
+            _ask(self.source, "detail", client, key)
+
+
+_NOTHING_MORE = Detail({})
+_MISSING: Any = None
+
+
+def _ask(source: Source, what: str, *args: Any) -> Any:
+    """What a method of a source gives; any error that it does not raise on purpose is one of the source."""
+    try:
+        return getattr(source, what)(*args)
+    except FetcherError:
+        raise
+    except Exception as error:
+        log.debug("where it happened", exc_info=True)
+        raise SourceError(
+            f"the source {source.name} failed in {what}: {type(error).__name__}: {said(error)}"
+            " (LOG_LEVEL=DEBUG shows where)"
+        ) from error
+
+
+def made(kind: type[Source], options: Any) -> Source:
+    """A source with these options. Raises SourceError."""
+    try:
+        source = made(kind, options)
+    except FetcherError:
+        raise
+    except Exception as error:
+        log.debug("where it happened", exc_info=True)
+        raise SourceError(
+            f"the source {kind.name} failed to begin: {type(error).__name__}: {said(error)}"
+            " (LOG_LEVEL=DEBUG shows where)"
+        ) from error
+    # Not asked for: not all sources know them by now.
+    if getattr_static(source, "scopes", None) is None:
+        raise SourceError(f"the source {kind.name} has no scopes: a tuple that names what a run covers")
+    return source
+
+
+def _strange(source: Source, what: str, found: object, wanted: str) -> SourceError:
+    return SourceError(f"the source {source.name} gave {said(repr(found)):.60} for {what}, not {wanted}")
 
 
 def _details(source: Source, client: Client | None, keys: Sequence[Key]) -> Mapping[Key, Detail | Gone | Exception]:
     """The stage `detail`: one request a key, a failure being that key's alone."""
-    together = of(source, "details")
-    if together is not None:
-        found: Mapping[Key, Detail | Gone | Exception] = together(client, keys)
-        return found
-    detail = of(source, "detail")
     results: dict[Key, Detail | Gone | Exception] = {}
-    for key in keys:
+    together = of(source, "details") is not None
+    if together:
         try:
-            results[key] = detail(client, key)
+            found = _ask(source, "details", client, keys)
+            if not isinstance(found, Mapping):
+                raise _strange(source, "details", found, "a dict")
+            results = {key: found.get(key, _MISSING) for key in keys}
         except FetcherError as error:
-            results[key] = error
+            results = dict.fromkeys(keys, _alone(error))
+    else:
+        for key in keys:
+            try:
+                results[key] = _ask(source, "detail", client, key)
+            except FetcherError as error:
+                results[key] = _alone(error)
+    for key, result in results.items():
+        if not isinstance(result, Detail | Gone | FetcherError):
+            what = "details" if together else "detail"
+            results[key] = _alone(_strange(source, what, result, "a Detail or GONE"))
     return results
+
+
+def _alone(error: FetcherError) -> FetcherError:
+    """An error of the source in an item's details is that item's alone, and asking again does not help."""
+    if not isinstance(error, SourceError):
+        return error
+    return RequestFailed(Outcome.MALFORMED, str(error), lasting=True)
 
 
 def _transformed(
@@ -393,7 +470,7 @@ class _Parts:
         path = Path(db) if db is not None else settings.db_path
         options = remembered(kind, options, path)
         asked = options.model_dump(mode="json", exclude=set(secrets_of(kind.Options)))
-        source = kind(options)
+        source = made(kind, options)
         if settings.start_from is not None and not kind.tables[0].is_numbered:
             raise ConfigurationError(f"START_FROM (--start-from): the items of {name} have no numbers to begin at")
         transform = Transform.of(settings.transform, kind.tables) if settings.transform else None

@@ -5,6 +5,7 @@ Run it from anywhere: .venv/bin/python scripts/reference.py
 
 from __future__ import annotations
 
+import ast
 import inspect
 import re
 import sqlite3
@@ -12,6 +13,7 @@ import sys
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import closing
 from functools import cache
+from itertools import pairwise
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from types import NoneType
@@ -28,7 +30,7 @@ import fetcher
 from fetcher import errors
 from fetcher.cli import EXIT_CODES, cli
 from fetcher.settings import Settings
-from fetcher.sources import Source, of, registry
+from fetcher.sources import Defaults, Source, of, registry
 from fetcher.stores.sqlite import SqliteStore
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -586,7 +588,54 @@ def sources_page() -> str:
             f"{table(('table', 'holds', 'required fields'), tables)}\n"
             f"Its settings, besides [those of the engine](settings.md):\n\n{settings_table(kind.Options)}"
         )
+    parts.append(for_authors())
     return "\n".join(parts)
+
+
+def for_authors() -> str:
+    """What there is for a source of one's own: the names that `fetcher.sources` offers, and what a source may have."""
+    names = [(code(name), first_sentence(getattr(fetcher.sources, name))) for name in fetcher.sources.__all__]
+    needed = [name for name in (*Source.__annotations__, *vars(Source)) if not name.startswith("_")]
+    meanings = attribute_docs(Defaults)
+    more = [
+        (
+            code(f"{name}{inspect.signature(value)}" if inspect.isfunction(value) else name).replace("'", ""),
+            "" if callable(value) else code(str(dict(value)) if isinstance(value, Mapping) else repr(value)),
+            doc(value) if inspect.isfunction(value) else meanings[name],
+        )
+        for name in vars(Defaults)
+        if not name.startswith("_")
+        for value in [getattr(Defaults, name)]
+    ]
+    return (
+        "## For a source of your own\n\n"
+        "[How to write one](../how-to/write-a-source.md). All of these come `from fetcher.sources import …`:\n\n"
+        + table(("name", "what it is"), names)
+        + f"\nA source has to have {', '.join(code(each) for each in needed)}. {about(Source)}\n\n{about(Defaults)}\n\n"
+        + table(("name", "where it is missing", "meaning"), more)
+    )
+
+
+def attribute_docs(kind: type) -> dict[str, str]:
+    """The strings below the attributes of a class, by the attributes' names."""
+    (body,) = ast.parse(inspect.getsource(kind)).body
+    assert isinstance(body, ast.ClassDef)
+    return {
+        each.target.id: " ".join(below.value.value.split())
+        for each, below in pairwise(body.body)
+        if isinstance(each, ast.AnnAssign) and isinstance(each.target, ast.Name)
+        if isinstance(below, ast.Expr) and isinstance(below.value, ast.Constant)
+    }
+
+
+def about(kind: type) -> str:
+    """What a class says of itself after its first sentence."""
+    return doc(kind).partition(". ")[2]
+
+
+def first_sentence(thing: Any) -> str:
+    own = doc(thing) if inspect.isclass(thing) or inspect.isroutine(thing) else doc(type(thing))
+    return re.split(r"(?<=[.;:]) ", own)[0].rstrip(".;:") + "."
 
 
 # --- words ------------------------------------------------------------------------------------------

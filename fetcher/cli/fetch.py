@@ -14,7 +14,7 @@ from fetcher.cli.running import follow, running_options, setting_options, settin
 from fetcher.mirror import Preview, preview
 from fetcher.mirror import fetch as run
 from fetcher.settings import Settings, further_arguments
-from fetcher.sources import find, registry
+from fetcher.sources import find, registry, unusable
 
 
 @click.command(epilog=EXIT_CODES)
@@ -59,7 +59,7 @@ def fetch(
 
 def _split(what: tuple[str, ...]) -> tuple[str, Path | None, dict[str, Any]]:
     """The source, the database, and the option of the source that takes all further arguments."""
-    if len(what) == 1 and what[0] not in registry():
+    if len(what) == 1 and what[0] not in registry() and what[0] not in unusable():
         return "pr0gramm", Path(what[0]), {}
     source = what[0] if what else "pr0gramm"
     db, more = Path(what[1]) if len(what) > 1 else None, what[2:]

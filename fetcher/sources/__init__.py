@@ -1,8 +1,7 @@
-"""Where items come from: the contract of a source, and those that are installed."""
+"""Where items come from: the contract of a source with all that is needed to write one, and those installed."""
 
 from __future__ import annotations
 
-import logging
 from collections.abc import Callable, Mapping, Sequence
 from functools import cache
 from importlib.metadata import entry_points
@@ -12,11 +11,55 @@ from typing import Any, ClassVar, Protocol, runtime_checkable
 from pydantic import SecretStr
 
 from fetcher.client import Answer, Client
-from fetcher.errors import ConfigurationError
-from fetcher.model import Covered, Detail, Gone, Interval, Outcome, Page, Scope, Start, Table, View, Walk
-from fetcher.settings import SourceOptions
+from fetcher.errors import ConfigurationError, RequestFailed
+from fetcher.model import (
+    GONE,
+    Column,
+    Covered,
+    Detail,
+    Failure,
+    Generated,
+    Gone,
+    Interval,
+    Outcome,
+    Page,
+    Scope,
+    Start,
+    Table,
+    View,
+    Walk,
+)
+from fetcher.rows import RowBuilder, malformed
+from fetcher.settings import SourceOptions, option
+from fetcher.sources.flaws import flaw_of
+from fetcher.sources.listing import newest_first
+from fetcher.words import said
 
-log = logging.getLogger("fetcher")
+__all__ = [
+    "GONE",
+    "Answer",
+    "Client",
+    "Column",
+    "Covered",
+    "Defaults",
+    "Detail",
+    "Failure",
+    "Generated",
+    "Gone",
+    "Interval",
+    "Outcome",
+    "Page",
+    "RequestFailed",
+    "RowBuilder",
+    "Source",
+    "SourceOptions",
+    "Table",
+    "View",
+    "Walk",
+    "malformed",
+    "newest_first",
+    "option",
+]
 
 GROUP = "fetcher.sources"
 _OURS = {
@@ -56,19 +99,28 @@ class Source(Protocol):
 
 
 class Defaults:
-    """What a source may have besides, and what holds where it does not.
+    """What a source may have besides what it has to have, and what holds where it does not.
 
-    `views` are questions ready in its databases. `walks` is how many listings are walked at once, `page_size` how many
-    items a page holds at most. `lists_anew` says that every run lists all there is, since that costs little. A source
-    whose items need a request of their own has `detail`; one that can tell what has changed has `changes`.
+    A source whose items need a request of their own has `detail` or `details`; without either an item is complete with
+    its row, and with what `Page.details` brings along.
     """
 
     views: tuple[View, ...] = ()
+    """Questions ready in its databases."""
+
     walks: int = 1
+    """How many listings are walked at once."""
+
     page_size: int = 100
+    """How many items a page holds at most; estimates alone depend on it."""
+
     lists_anew: bool = False
+    """Whether every run lists all there is, since that costs little."""
+
     cookies: Mapping[str, SecretStr] = MappingProxyType({})
     headers: Mapping[str, SecretStr] = MappingProxyType({})
+    """The login, as the API wants it; empty where none is given."""
+
     open_scopes: tuple[Scope, ...] | None = None
     """What anybody sees without a login; None where there is no login."""
 
@@ -82,6 +134,7 @@ class Defaults:
     """`details(client, keys)`: those of up to `batch` items at once, where that costs less; each gets its result."""
 
     batch: int = 1
+    """How many items `details` is asked for at once, at most."""
 
     @staticmethod
     def judge(status: int, data: Any) -> Outcome | tuple[Outcome, float] | None:  # noqa: ARG004 - for a source to use
@@ -140,23 +193,41 @@ class Examinable(Protocol):
         ...
 
 
-@cache
 def registry() -> Mapping[str, type[Source]]:
     """The sources by name: ours, and those that other packages offer as entry points of the group `fetcher.sources`."""
+    return _installed()[0]
+
+
+def unusable() -> Mapping[str, str]:
+    """Those that are offered and cannot be used, by name, and why."""
+    return _installed()[1]
+
+
+@cache
+def _installed() -> tuple[Mapping[str, type[Source]], Mapping[str, str]]:
     found = {entry.name: entry for entry in entry_points(group=GROUP)}
     for name, value in _OURS.items():
         found.setdefault(name, _entry(name, value))
-    kinds = {}
+    kinds: dict[str, type[Source]] = {}
+    flaws: dict[str, str] = {}
     for name, entry in sorted(found.items()):
         try:
-            kinds[name] = entry.load()
+            kind = entry.load()
+            flaw = flaw_of(kind, name)
         except Exception as error:  # noqa: BLE001 - it is another package's code
-            log.warning("the source %s cannot be used: %s: %s", name, type(error).__name__, error)
-    return kinds
+            flaw = f"{type(error).__name__}: {said(error)}"
+        # Who asks for another source has no use for a word about this one.
+        if flaw is None:
+            kinds[name] = kind
+        else:
+            flaws[name] = flaw
+    return kinds, flaws
 
 
 def find(name: str) -> type[Source]:
-    """The source of that name. Raises ConfigurationError when there is none."""
+    """The source of that name. Raises ConfigurationError when there is none that can be used."""
+    if name in unusable():
+        raise ConfigurationError(f"the source {name} cannot be used: {unusable()[name]}")
     try:
         return registry()[name]
     except KeyError:
