@@ -6,6 +6,7 @@ import json
 import re
 import sys
 from collections.abc import Callable, Iterator
+from contextlib import closing
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -17,10 +18,26 @@ from hypothesis import strategies as st
 from fetcher import ConfigurationError, Interrupted, Stop, failures, retry, verify
 from fetcher.doctor import diagnose
 from fetcher.errors import RequestFailed
-from fetcher.model import GONE, Column, Detail, Interval, Outcome, Page, Row, Table
+from fetcher.model import (
+    GONE,
+    Batch,
+    Column,
+    Counts,
+    Detail,
+    Failure,
+    Interval,
+    Outcome,
+    Page,
+    Plan,
+    Progress,
+    Row,
+    RunState,
+    Table,
+)
 from fetcher.rows import RowBuilder
 from fetcher.simulator import Simulator, World
 from fetcher.sources.pr0gramm import ITEMS
+from fetcher.stores.sqlite import SqliteStore
 from fetcher.transform import Transform, load
 from tests.helpers import FAST, ROOT, assert_search_is_exact, column, dump, mirror, one, query, run, run_fetcher
 
@@ -566,3 +583,30 @@ def test_a_failure_is_one_line_on_the_terminal(db: Path, simulate: Simulate, tmp
     assert "mine:f failed on items " in done.stderr
     assert ": ZeroDivisionError: division by zero" in done.stderr
     assert "Traceback" not in done.stderr
+
+
+# --- in a store whose listings prove something only when all of it has come -------------------------
+
+NAMED = Table("named", (Column("id", "text", required=True), Column("at", "integer")), position=("at",))
+
+
+def test_what_is_left_out_counts_as_listed_where_a_whole_walk_proves(db: Path) -> None:
+    now = [1000.0]
+    state = RunState(Progress(Counts(), 0, 0, 0, 0, None))
+    rows = (("a", 1, None), ("b", 2, None), ("c", 3, None))
+    with closing(SqliteStore.open(db, "x", (NAMED,), "http://x.test", clock=lambda: now[0])) as store:
+        store.begin_run(Plan())
+
+        def list_(rows: tuple[Row, ...], **about: Any) -> None:
+            details = {row[0]: Detail({}) for row in rows}
+            page = Page(rows, ("s",), Interval(1, 9), None, details=details, began=now[0], **about)
+            store.commit(Batch(pages=(page,)), state)
+
+        list_(rows)
+        now[0] = 2000.0
+        list_(rows[:1], failures=(Failure("item", "b", Outcome.MALFORMED, "mine:f failed"),))
+        assert store.counts().parked == 1
+        now[0] = 3000.0
+        list_(rows[:1], left_out=("b",))
+        assert store.counts().parked == 0
+    assert query(db, "SELECT id, unlisted_at FROM named ORDER BY id") == [("a", None), ("b", None), ("c", 2000)]
