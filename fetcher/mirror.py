@@ -365,7 +365,7 @@ def _ask(source: Source, what: str, *args: Any) -> Any:
 def made(kind: type[Source], options: Any) -> Source:
     """A source with these options. Raises SourceError."""
     try:
-        source = made(kind, options)
+        source = kind(options)
     except FetcherError:
         raise
     except Exception as error:

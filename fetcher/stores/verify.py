@@ -131,7 +131,7 @@ class _Check:
         )
 
     def uncovered(self) -> list[Uncovered]:
-        """What no sweep has proven between the lowest and the highest item ever listed.
+        """What no sweep has proven up to the highest item ever listed, down to the lowest that there can be.
 
         Where a scope's coverage reaches the highest item of its own, nothing above that is missing: a listing of one
         scope alone shows nothing up there, and proves nothing.
@@ -142,9 +142,11 @@ class _Check:
         if not isinstance(lowest, int):
             return []
         found = []
+        floors = {scope: lo for scope, lo, _ in self._wanted()}
         for scope in self._scopes:
             rows = self._conn.execute("SELECT lo, hi FROM coverage WHERE scope = ?", [scope]).fetchall()
-            holes = missing(Interval(lowest, highest), [Interval(*row) for row in rows])
+            whole = Interval(min(lowest, floors.get(scope, lowest)), highest)
+            holes = missing(whole, [Interval(*row) for row in rows])
             if rows and holes and holes[-1].hi == highest and not self._has_items(scope, holes[-1]):
                 holes.pop()
             found += [Uncovered(scope, hole.lo, hole.hi) for hole in reversed(holes)]
@@ -152,13 +154,18 @@ class _Check:
 
     def _not_walked(self) -> list[Uncovered]:
         """What no sweep has proven of what runs were to cover, where positions are no keys of items."""
-        (wanted,) = self._conn.execute("SELECT wanted FROM sources").fetchone()
         found = []
-        for scope, lo, hi in json.loads(wanted) if wanted else ():
+        for scope, lo, hi in self._wanted():
             rows = self._conn.execute("SELECT lo, hi FROM coverage WHERE scope = ?", [scope]).fetchall()
             holes = missing(Interval(lo, hi), [Interval(*row) for row in rows])
             found += [Uncovered(scope, hole.lo, hole.hi) for hole in reversed(holes)]
         return found
+
+    def _wanted(self) -> list[tuple[Scope, int, int]]:
+        """From where to where runs were to cover each scope; nothing where an older release made the database."""
+        known = self._conn.execute("SELECT 1 FROM pragma_table_info('sources') WHERE name = 'wanted'").fetchone()
+        row = self._conn.execute("SELECT wanted FROM sources").fetchone() if known else None
+        return [(scope, lo, hi) for scope, lo, hi in json.loads(row[0])] if row and row[0] else []
 
     def _has_items(self, scope: Scope, within: Interval) -> bool:
         row = self._conn.execute(
