@@ -477,6 +477,7 @@ class _Parts:
         listing = _Listing(source, None)
         walks = listing.walks
         workers = settings.max_parallel_requests if listing.has_details else walks
+        workers = min(workers, of(kind, "most_workers") or workers)
         # Listing has a slot of its own, except for who wants never two requests open.
         parallel = workers if workers == 1 or not listing.has_details else workers + walks
         governor = Governor(

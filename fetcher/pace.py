@@ -245,7 +245,7 @@ class Pace:
         self._odd = limit
         self._oddities = min(2, self._oddities + 1)
         if self._oddities < 2 or again:
-            self._guess(limit, GUESS_PAUSES * max(1.0, self._pause), former=self._well())
+            self._guess(limit, GUESS_PAUSES * max(2.0, self._pause), former=self._well())
         elif self._guessed and math.isfinite(self._former):
             self._trust(self._former)
 

@@ -165,7 +165,8 @@ def start_lines(start: Start, settings: Settings, order: str, position: Callable
         lines.append(f"Estimated items: ~{start.estimate:,}")
     if start.queued:
         lines.append(f"Queued from before: {start.queued:,}")
-    lines.append(f"Parallel workers: {start.workers}")
+    if start.text is None:
+        lines.append(f"Parallel workers: {start.workers}")
     lines.append(f"DB batch size: {settings.db_batch_size} items")
     return lines
 

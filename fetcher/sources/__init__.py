@@ -111,6 +111,9 @@ class Defaults:
     walks: int = 1
     """How many listings are walked at once."""
 
+    most_workers: int | None = None
+    """More threads than this make it no faster; None where only the user's settings say how many there are."""
+
     page_size: int = 100
     """How many items a page holds at most; estimates alone depend on it."""
 

@@ -98,6 +98,8 @@ class Files:
     walks = 1
     page_size = PAGE_SIZE
     lists_anew = True
+    # Reading is work for the processor, which threads share: more of them wait for each other.
+    most_workers = 1
     batch = 100
 
     class Options(SourceOptions):

@@ -102,13 +102,20 @@ class _Shape:
     def _present(self, name: str, value: Any) -> Any:
         """A value without the fields that it has not: a row has a place for every field of any row."""
         kind = type(value)
-        if kind is str or kind is float or kind is int or kind is bool:
+        if kind in _PLAIN:
             return value
         if kind is dict:
-            return {key: self._present(key, each) for key, each in value.items() if each is not None}
+            return {
+                key: each if type(each) in _PLAIN else self._present(key, each)
+                for key, each in value.items()
+                if each is not None
+            }
         if kind is list:
-            if value and type(value[0]) is tuple:
-                return {key: self._present(str(key), each) for key, each in value}
+            # All elements of a list are of one type.
+            if not value or type(value[0]) in _PLAIN:
+                return value
+            if type(value[0]) is tuple:
+                return {str(key): self._present(str(key), each) for key, each in value}
             return [self._present(name, each) for each in value]
         return self._value(name, value)
 
@@ -148,6 +155,8 @@ def _moment(value: datetime) -> str:
 def _box(value: Mapping[str, Any]) -> list[Any]:
     return [value[name] for name in _BOX if value.get(name) is not None]
 
+
+_PLAIN = frozenset({str, int, float, bool})
 
 _KINDS = {
     1: "Point",
