@@ -87,6 +87,22 @@ def test_a_hole_is_named_with_its_scope(complete: Path) -> None:
     assert f"Not listed: scope 1: 101 to {highest:,}" in run_fetcher("verify", str(complete)).stdout
 
 
+def test_what_lies_below_the_lowest_item_is_missing_until_it_was_listed(complete: Path) -> None:
+    ((lowest, highest),) = query(complete, "SELECT min(id), max(id) FROM items")
+    change(complete, "UPDATE coverage SET lo = ?", lowest)
+    if lowest > 1:
+        assert [(each.lo, each.hi) for each in verify(complete).uncovered] == [(1, lowest - 1)]
+    # All that is stored is whole, and covered: that the listing never came to its end is all that is wrong.
+    for table in ("tags", "comments"):
+        change(complete, f"DELETE FROM {table} WHERE item_id < ?", highest)
+    change(complete, "DELETE FROM items WHERE id < ?", highest)
+    change(complete, "UPDATE coverage SET lo = ?, items = 1", highest)
+    change(complete, "UPDATE sources SET items = 1, fetched = 1")
+    verdict = verify(complete)
+    assert not verdict.complete
+    assert [(each.lo, each.hi) for each in verdict.uncovered] == [(1, highest - 1)]
+
+
 def test_flags_that_were_asked_for_and_never_listed_are_missing(db: Path, simulate: Simulate) -> None:
     world = World(seed=1, items=300, login=True)
     simulator = simulate(world)
