@@ -23,7 +23,7 @@ from fetcher.sources.stac.api import Api, Method, explore
 from fetcher.sources.stac.items import Listed
 from fetcher.sources.stac.paging import Request, next_of, send
 from fetcher.sources.stac.search import Search
-from fetcher.sources.stac.tables import TABLES, VIEWS
+from fetcher.sources.stac.tables import ITEMS, TABLES, VIEWS
 from fetcher.sources.stac.times import FIRST, LAST, asked, text_of
 
 SETTLED_SECONDS = 86_400
@@ -41,8 +41,15 @@ OVERLAP_SECONDS = 600
 ROUND = 10
 """A page of so many items, or some times as many, may be a full one."""
 
+MOST_IDLE = 50
+"""So many pages, one after the other, that bring nothing new, and the walk is going in circles."""
+
+MOST_DOUBTS = 3
+"""So many windows that came out the same twice against the API's count, and its counts are only estimates."""
+
 _REMEMBERED = 64
-_OTHER_WAY = {404, 405, 500, 501}
+_NO_SUCH_WAY = {404, 405, 501}
+_NOT_TAKEN = {400, 422}
 _TOO_LARGE = {500, 413}
 
 
@@ -50,20 +57,28 @@ _TOO_LARGE = {500, 413}
 class _At:
     """Where a walk over a window is.
 
-    `request` asks for its next page, None for the first; `keys` are all that were listed, `pages` their digests and
-    `asked` the requests, the last ones; `began` is when it began (Unix seconds). `depth` counts how often it was
-    divided, `tries` how often it was walked before; `since` is when what it lists was changed at the earliest.
+    `request` asks for its next page, None for the first; `limit` is the size of the pages that it asks for, `size` that
+    of the largest that came. `count` is how many items came, `keys` are the last of them, `pages` the digests of the
+    last pages and `asked` the last requests, `idle` how many pages have brought nothing new. `span` is from the lowest
+    to the highest second of what came. `began` is when it began (Unix seconds).
+
+    `depth` counts how often the window was divided, `tries` how often it was walked before; `cap` is how many items
+    came where more may have been left out, 0 = never. `since` is when what it lists was changed at the earliest.
     """
 
     began: float | None = None
     request: Request | None = None
     limit: int = 0
+    size: int = 0
     count: int = 0
     keys: frozenset[str] = frozenset()
     pages: tuple[int, ...] = ()
     asked: tuple[int, ...] = ()
+    idle: int = 0
+    span: Interval | None = None
     depth: int = 0
     tries: int = 0
+    cap: int = 0
     since: float | None = None
 
 
@@ -120,6 +135,8 @@ class Stac:
         self._api: Api | None = None
         self._method: Method | None = options.stac_method
         self._failed: set[int] = set()
+        self._limit = options.stac_page_size
+        self._doubts = 0
 
     @property
     def walks(self) -> int:
@@ -196,53 +213,68 @@ class Stac:
         assert api is not None
         at = walk.at or _At()
         if at.began is None:
-            at = replace(at, began=client.stop.time(), limit=self._options.stac_page_size)
+            at = replace(at, began=client.stop.time(), limit=at.limit or self._limit)
         collection = self._search.collection(walk.scopes[0])
-        if at.since is not None and not at.asked and not self._tells_updates(client, api, collection):
+        is_refresh = at.since is not None and not at.asked
+        if is_refresh and not self._tells_updates(client, api, collection):
             return Page((), walk.scopes, None, None)
-        request, answer = self._ask(client, api, walk, at, collection)
+        try:
+            request, answer, limit = self._ask(client, api, walk, at, collection)
+        except RequestFailed as error:
+            if is_refresh and error.status in _NOT_TAKEN:
+                # It says that it can filter, and cannot by this: only `--full` finds what was changed.
+                note = f"{collection}: the API does not tell what was updated ({error})"
+                return Page((), walk.scopes, None, None, (note,))
+            raise
         if answer.parsed is not None:
             page = items.listed_usual(answer.parsed, collection, answer.body)
         else:
             page = items.listed(answer.data, collection, answer.body)
         following = next_of(page.links, request)
+        at = replace(at, limit=limit)
         return self._judged(walk, at, page, request, following, self._others(api, at, collection))
 
     # --- asking -----------------------------------------------------------------------------------
 
-    def _ask(self, client: Client, api: Api, walk: Walk, at: _At, collection: str) -> tuple[Request, Answer]:
-        """The answer to the next request of a walk, and the request."""
+    def _ask(self, client: Client, api: Api, walk: Walk, at: _At, collection: str) -> tuple[Request, Answer, int]:
+        """The answer to the next request of a walk, the request, and the size of the pages that it asks for."""
         if at.request is not None:
             return self._send(client, at.request, at.limit)
         window = self._asked.window(walk.hole.lo, walk.hole.hi, head=walk.head)
         first: RequestFailed | None = None
-        for method in (self._method,) if self._method else api.methods:
+        for method in sorted(api.methods, key=lambda method: method != self._method):
             request = self._search.request(client.base_url, api, method, collection, window, at.limit, at.since)
+            again = request.identity in self._failed
             try:
                 found = self._send(client, request, at.limit)
             except RequestFailed as error:
-                if error.status == 400 and (self._search or self._options.stac_datetime):
+                if error.status in _NOT_TAKEN and at.since is None and (self._search or self._options.stac_datetime):
                     raise ConfigurationError(f"the API does not take the search: {error}") from None
                 first = first or error
-                if error.status not in _OTHER_WAY:
+                # An error of the server may pass: only when it comes again another way is tried.
+                if error.status not in _NO_SUCH_WAY and not (error.status == 500 and again):
                     break
             else:
-                self._method = method
+                if first is None or first.status in _NO_SUCH_WAY:
+                    self._method = method
                 return found
         assert first is not None
         raise first
 
-    def _send(self, client: Client, request: Request, limit: int) -> tuple[Request, Answer]:
+    def _send(self, client: Client, request: Request, limit: int) -> tuple[Request, Answer, int]:
         """Ask; where that fails a second time, as if the page were too large, ask for a smaller one."""
         try:
-            return request, send(client, request, items.parse)
+            return request, send(client, request, items.parse), limit
         except RequestFailed as error:
             identity = request.identity
             if error.status not in _TOO_LARGE or limit < 2 * ROUND or identity not in self._failed:
                 self._failed.add(identity)
                 raise
-        smaller = request.limited(max(1, limit // 4))
-        return smaller, send(client, smaller, items.parse)
+        limit = max(1, limit // 4)
+        smaller = request.limited(limit)
+        answer = send(client, smaller, items.parse)
+        self._limit = min(self._limit, limit)
+        return smaller, answer, limit
 
     def _tells_updates(self, client: Client, api: Api, collection: str) -> bool:
         """Whether the items of a collection say when they were updated: one is looked at."""
@@ -266,68 +298,93 @@ class Stac:
         self, walk: Walk, at: _At, page: Listed, request: Request, following: Request | None, others: Any
     ) -> Page:
         """The page, and how its walk goes on: to the next one, in parts, from the start, or not at all."""
-        keys = at.keys.union(page.keys)
-        digest = hash(tuple(page.keys))
+        new = set(page.keys) - at.keys
+        came = len(page.keys)
         asked_before = (*at.asked, request.identity)
-        trouble = None
-        if page.keys and digest in at.pages:
-            trouble = "the same page came twice"
-        elif following is not None and following.identity in asked_before:
-            trouble = "a next link leads back"
-        size = max(len(page.keys), 1) if following is not None else at.limit
+        digest = hash(tuple(page.keys))
         is_first = not at.asked
-        made = _Made(walk, at, page, others, len(keys))
+        trouble = None
+        if following is not None:
+            idle = 0 if new else at.idle + 1
+            if page.keys and digest in at.pages:
+                trouble = "the same page came twice"
+            elif following.identity in asked_before:
+                trouble = "a next link leads back"
+            elif idle > MOST_IDLE:
+                trouble = f"{MOST_IDLE} pages brought nothing new"
+            at = replace(at, idle=idle)
+        at = replace(
+            at,
+            count=at.count + len(new),
+            span=_span(at.span, page.rows),
+            pages=(*at.pages, digest)[-_REMEMBERED:],
+            asked=asked_before[-_REMEMBERED:],
+        )
+        made = _Made(walk, at, page, others)
         if following is None or trouble is not None:
             return self._at_end(made, trouble, is_first)
+        size = max(at.size, came, 1)
         if at.since is None:
             parts = self._parts(page.matched, size, at.depth) if is_first else 0
-            late = len(asked_before) >= MOST_PAGES and (page.matched is None or len(keys) >= page.matched)
-            if parts < 2 and (late or len(asked_before) >= 2 * MOST_PAGES):
+            pages = -(-at.count // size)
+            late = pages >= MOST_PAGES and (page.matched is None or at.count >= page.matched)
+            # Where all that came has one time, so may what is to come.
+            if parts < 2 and (late or pages >= 2 * MOST_PAGES) and at.span is not None and at.span.size > 1:
                 parts = 2
             divided = self._divided(walk, at, parts, page.matched) if parts > 1 else ()
             if divided:
                 return made.page(divided)
-        left = None if page.matched is None else max(0, page.matched - len(keys))
-        further = replace(
-            at,
-            request=following,
-            keys=keys if len(keys) <= 2 * MOST_PAGES * max(size, self.page_size) else frozenset(page.keys),
-            pages=(*at.pages, digest)[-_REMEMBERED:],
-            asked=asked_before[-_REMEMBERED:],
-        )
+        left = None if page.matched is None else max(0, page.matched - at.count)
+        keys = at.keys | new if len(at.keys) < 2 * MOST_PAGES * size else frozenset(page.keys)
+        further = replace(at, request=following, size=size, keys=keys)
         return made.page((walk.after(at=further, items=left, label=self._label(walk)),))
 
     def _at_end(self, made: _Made, trouble: str | None, is_first: bool) -> Page:
-        """The end of a walk, or what seems to be: it is proven when nothing speaks against it."""
+        """The end of a walk, or what seems to be: it is proven when nothing speaks against it.
+
+        Where the last page may be a full one, and nothing says that this was all, more may have been left out: the
+        window is divided, till its parts hold fewer items than came here.
+        """
         walk, at, matched = made.walk, made.at, made.listed.matched
         came = len(made.listed.keys)
-        if at.since is not None:
-            matched = None
-        if matched is not None:
-            doubt = made.count < matched
-        elif trouble is not None or is_first:
-            doubt = came >= at.limit or (came >= ROUND and came % ROUND == 0)
-        else:
-            doubt = False
-        if not doubt:
-            return made.page((), proven=walk.hole)
-        cut_off = trouble is not None or is_first
-        if cut_off:
-            divided = self._divided(walk, at, 2, matched) if at.since is None else ()
-            if divided:
-                return made.page(
-                    divided, note=f"{self._label(walk)}: {trouble or 'a page without a next link'}; divided"
-                )
-        elif at.tries == 0:
-            again = _At(depth=at.depth, tries=1)
-            return made.page((walk.after(at=again, items=matched, label=self._label(walk)),))
-        else:
-            note = f"{self._label(walk)}: {made.count:,} items came, twice; the API says there are {matched:,}"
+        if matched is not None and at.count > matched:
+            matched = None  # More came than it counts: it does not count, it guesses.
+        is_short = matched is not None and at.count < matched
+        if matched == at.count or not self._may_be_full(came, at, is_first, is_short, trouble):
+            if not is_short or at.since is not None or self._doubts >= MOST_DOUBTS:
+                return made.page((), proven=walk.hole)
+            if at.tries == 0:
+                again = _At(depth=at.depth, tries=1, cap=at.cap)
+                return made.page((walk.after(at=again, items=matched, label=self._label(walk)),))
+            self._doubts += 1
+            note = f"{self._label(walk)}: {at.count:,} items came, twice; the API says there are {matched:,}"
             return made.page((), proven=walk.hole, note=note)
-        said = f", {matched:,} are there" if matched is not None else ", and nothing says whether there are more"
-        message = f"{self._label(walk)}: {trouble or 'no next link'} after {made.count:,} items{said}"
+        said = trouble or "a full page without a next link"
+        divided = self._divided(walk, at, 2, matched, cap=max(came, at.size)) if at.since is None else ()
+        if divided:
+            return made.page(divided, note=f"{self._label(walk)}: {said}; divided")
+        probe = _probe(at.count, at.limit) if at.tries == 0 and trouble is None else None
+        if probe is not None:
+            # If next links work, pages of this size end with one that is not full.
+            again = _At(limit=probe, depth=at.depth, tries=1, cap=at.cap, since=at.since)
+            return made.page((walk.after(at=again, items=matched, label=self._label(walk)),))
+        there = f", {matched:,} are there" if is_short else ", and nothing says whether there are more"
+        message = f"{self._label(walk)}: {said} after {at.count:,} items{there}"
         key = list_key(walk.scopes, walk.hole.lo)
         return made.page((), failure=Failure("list", key, Outcome.MALFORMED, message))
+
+    def _may_be_full(self, came: int, at: _At, is_first: bool, is_short: bool, trouble: str | None) -> bool:
+        """Whether the last page of a walk may hold as many items as the server gives at most."""
+        if trouble is not None:
+            came = max(came, at.size)
+        if came >= at.limit:
+            return True
+        if not is_first and trouble is None:
+            # Next links have led here: only a page as large as those before looks cut off.
+            return came >= at.size
+        if at.cap:
+            return came >= at.cap
+        return came > 0 and (is_short or came % ROUND == 0)
 
     def _parts(self, matched: int | None, size: int, depth: int) -> int:
         """Into how many parts a window of so many items is divided; 0 and 1: it is not."""
@@ -342,7 +399,7 @@ class Stac:
             parts = -(-parts // windows) * windows
         return min(parts, MOST_WINDOWS)
 
-    def _divided(self, walk: Walk, at: _At, parts: int, matched: int | None) -> tuple[Walk, ...]:
+    def _divided(self, walk: Walk, at: _At, parts: int, matched: int | None, *, cap: int = 0) -> tuple[Walk, ...]:
         """The parts of a window, in the order in which they are to be walked; none when it cannot be divided."""
         assert self._api is not None
         hole = walk.hole
@@ -363,7 +420,7 @@ class Stac:
                 walk,
                 hole=Interval(begin, end),
                 head=walk.head and end == hole.hi,
-                at=_At(depth=at.depth + 1),
+                at=_At(depth=at.depth + 1, cap=cap),
                 items=None if matched is None else matched // parts,
                 started=True,
             )
@@ -385,7 +442,6 @@ class _Made:
     at: _At
     listed: Listed
     others: Mapping[str, Any]
-    count: int
 
     def page(
         self,
@@ -413,3 +469,19 @@ class _Made:
             # A filter, or what was changed alone, says nothing of what it does not list.
             whole=self.at.since is None and " {" not in str(self.walk.scopes[0]),
         )
+
+
+def _span(before: Interval | None, rows: Sequence[Any]) -> Interval | None:
+    """From the lowest to the highest second of what came before and of these rows."""
+    times = [row[TIME] for row in rows if row[TIME] is not None]
+    if before is not None:
+        times += [before.lo, before.hi]
+    return Interval(min(times), max(times)) if times else None
+
+
+def _probe(count: int, limit: int) -> int | None:
+    """The size of pages of which so many items do not fill the last; None when there is none."""
+    return next((size for size in range(min(count, limit) * 2 // 3 + 1, 1, -1) if count % size), None)
+
+
+TIME = [column.name for column in ITEMS.columns].index("time")
