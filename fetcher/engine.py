@@ -67,6 +67,9 @@ BATCH_BYTES = 32_000_000
 LISTED_PER_DETAIL = 10
 """Listed rows that weigh as much in a batch as one detail: about what they cost to write."""
 
+BROUGHT_PER_DETAIL = 5
+"""Items listed with their details that weigh as much as one detail: each batch holds up the requests that follow."""
+
 RATE_SECONDS = 60.0
 """The pace shown is that of about the last minute."""
 
@@ -120,9 +123,14 @@ class _Open:
     def weight(self) -> float:
         """How full it is, in details."""
         listed = sum(len(page.rows) for page in self.pages)
-        details = sum(len(page.details) for page in self.pages) + len(self.details)
         pieces = sum(len(rows) for _, part in self.parts for rows in part.rows.values())
-        return max(details + len(self.gone) + len(self.failures), (listed + pieces) / LISTED_PER_DETAIL)
+        details = len(self.details) + len(self.gone) + len(self.failures)
+        return max(details + self.brought / BROUGHT_PER_DETAIL, (listed + pieces) / LISTED_PER_DETAIL)
+
+    @property
+    def brought(self) -> int:
+        """How many items came with their details on the page that lists them."""
+        return sum(len(page.details) for page in self.pages)
 
     @property
     def feeds(self) -> bool:
@@ -817,6 +825,9 @@ class Engine:
         batch, plan = self._open, self._plan
         if batch.since is None:
             return False
+        left = self._limit_left()
+        if left is not None and batch.brought >= left:
+            return True
         if (
             batch.weight() >= plan.batch_size
             or batch.bytes >= BATCH_BYTES

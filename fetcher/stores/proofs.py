@@ -38,6 +38,13 @@ class Proofs:
         ).fetchall()
         return [Covered(*row) for row in rows]
 
+    def any(self, sweep: int) -> bool:
+        """Whether a sweep has proven anything yet."""
+        found = self._conn.execute(
+            "SELECT 1 FROM coverage WHERE source = ? AND sweep = ? LIMIT 1", [self._source, sweep]
+        )
+        return found.fetchone() is not None
+
     def overlapped(self, span: Interval, sweep: int) -> list[Counted]:
         """The coverage that shares keys with `span`, and how many items there are in the part they share."""
         rows = self._conn.execute(

@@ -78,14 +78,15 @@ class Statements:
         table, key = quoted(item.name), quoted(item.columns[0].name)
         columns = [*(quoted(column.name) for column in item.columns), "extra"]
         listed = [*columns, "listed_at"]
-        changes = [f"{name} = excluded.{name}" for name in listed[1:]] + ["unlisted_at = NULL", "gone_at = NULL"]
+        changes = [f"{name} = excluded.{name}" for name in listed[1:]]
+        changes += ["fetched_at = ifnull(excluded.fetched_at, fetched_at)", "unlisted_at = NULL", "gone_at = NULL"]
         self.numbered = item.is_numbered
         position = quoted(item.position[-1]) if item.position else key if self.numbered else None
         within = f"{position} BETWEEN :lo AND :hi" if position else "1"
         self._many: dict[str, tuple[str, int, str]] = {
             item.name: (
-                f"INSERT INTO {table} ({', '.join([*columns, 'first_seen_at', 'listed_at'])}) VALUES ",
-                len(columns) + 2,
+                f"INSERT INTO {table} ({', '.join([*columns, 'first_seen_at', 'listed_at', 'fetched_at'])}) VALUES ",
+                len(columns) + 3,
                 f" ON CONFLICT ({key}) DO UPDATE SET {', '.join(changes)}",
             ),
             "work": (
@@ -103,7 +104,8 @@ class Statements:
         in_scope = item.in_scope.replace(":scope", "covered.scope")
         within = within.replace(":lo", "covered.lo").replace(":hi", "covered.hi")
         self.count_by_stretch = (
-            f"SELECT covered.scope, covered.lo, count(*) FROM {table} JOIN coverage AS covered"
+            # CROSS keeps the order: from the few items to the stretches that hold them.
+            f"SELECT covered.scope, covered.lo, count(*) FROM {table} CROSS JOIN coverage AS covered"
             f" ON covered.source = ? AND covered.sweep = ? AND {within} AND ({in_scope})"
             f" WHERE unlisted_at IS NULL AND {table}.{key} IN "
         )

@@ -504,16 +504,27 @@ class SqliteStore:
         )
         sweep = self.sweep() if batch.pages else None
         new = queued = parked = 0
+        stored: set[Key] = set()
+        fetched_before: set[Key] = set()
+        brought_now: set[Key] = set()
         for page in batch.pages:
             assert sweep is not None
-            seen, added, refused = self._write_page(page, sweep, batch.stage, now)
+            known = self._known(page)
+            # On a second page of this batch what was new on the first one is known.
+            stored |= known.keys()
+            fetched_before |= {key for key, (at, *_) in known.items() if at is not None} - brought_now
+            brought_now |= page.details.keys() - fetched_before
+            seen, added, refused = self._write_page(page, known, sweep, batch.stage, now)
             new, queued, parked = new + seen, queued + added, parked + refused
         brought = {key: detail for page in batch.pages for key, detail in page.details.items()}
-        fetched = self._write_details({**brought, **batch.details}, now, batch.parts)
+        if brought:
+            self._replace(brought, stored, fetched_before)
+        fetched = len(brought.keys() - fetched_before)
+        fetched += self._write_details(batch.details, now, batch.parts)
         ended = 0
         if batch.gone:
             for_keys(self._conn, self._sql.gone, batch.gone, now)
-        if batch.details or batch.gone or brought:
+        if batch.details or batch.gone or (brought and self._work.any(batch.stage)):
             flawed = {each.key for each in batch.failures if each.stage == batch.stage}
             ended = self._work.forget(
                 batch.stage, [key for key in (*brought, *batch.details, *batch.gone) if key not in flawed]
@@ -544,18 +555,25 @@ class SqliteStore:
             rows=listed + children,
         )
 
-    def _write_page(self, page: Page, sweep: Sweep, stage: str, now: int) -> tuple[int, int, int]:
+    def _write_page(
+        self, page: Page, known: Mapping[Key, list[Any]], sweep: Sweep, stage: str, now: int
+    ) -> tuple[int, int, int]:
         """Items, work and coverage of a page; how many items were new, were queued, and could not be used."""
         versions = self._versions(page)
         keys = set(versions)
-        known = self._known(keys)
         numbered = self._sql.numbered
         # Where keys are numbers what a page is about lies together, else it may be scattered over everything.
         overlapped = self._proofs.overlapped(_span(page, keys), sweep.number) if numbered else []
-        counted = self._proofs.count_keys(sorted(known), sweep.number) if known and not numbered else Counter()
+        counts = not numbered and self._proofs.any(sweep.number)
+        counted = self._proofs.count_keys(sorted(known), sweep.number) if known and counts else Counter()
         if keys:
             rows = sorted(page.rows, key=itemgetter(0))
-            insert(self._conn, self._sql, self._item.name, [(*row, now, now) for row in rows])
+            insert(
+                self._conn,
+                self._sql,
+                self._item.name,
+                [(*row, now, now, now if row[0] in page.details else None) for row in rows],
+            )
         for name, others in page.others.items():
             insert(self._conn, self._sql, name, others)
         if page.left_out:
@@ -564,10 +582,10 @@ class SqliteStore:
         queued, parked = self._queue(page, versions, known, sweep, stage)
         parked += sum(self._work.park(failure, now) for failure in page.failures)
         parked -= self._unpark_listed(page, keys.union(page.left_out))
-        if keys and not numbered:
-            counts = self._proofs.count_keys(sorted(keys), sweep.number)
-            counts.subtract(counted)
-            self._proofs.add_counts(counts, sweep.number)
+        if keys and counts:
+            more = self._proofs.count_keys(sorted(keys), sweep.number)
+            more.subtract(counted)
+            self._proofs.add_counts(more, sweep.number)
         if page.proven is not None:
             if not numbered:
                 overlapped = self._proofs.overlapped(page.proven, sweep.number)
@@ -595,8 +613,9 @@ class SqliteStore:
         places = [names.index(name) for name in self._item.version]
         return {row[0]: [row[place] for place in places] for row in page.rows}
 
-    def _known(self, keys: Collection[Key]) -> dict[Key, list[Any]]:
-        """When those of these items that are stored were fetched, and their versions then."""
+    def _known(self, page: Page) -> dict[Key, list[Any]]:
+        """When those of a page's items that are stored were fetched, and their versions then."""
+        keys = {row[0] for row in page.rows}
         if not keys:
             return {}
         if self._sql.numbered:
@@ -640,25 +659,30 @@ class SqliteStore:
         """The rows of fetched items, replacing those stored; returns how many had none before."""
         if parts:
             self._write_parts(parts)
-        # Ascending keys fill the pages of a clustered table; descending ones double the file.
         keys = sorted(details)
         if not keys:
             return 0
         again = array_for_keys(self._conn, self._sql.fetched_among, keys)
-        if again and self._search is not None:
-            self._search.forget(self._conn, again)
         # Of what was fetched in pieces some may be stored that never counted as fetched.
-        replaced = [key for key in (again if self._sql.numbered else keys) if not details[key].part]
+        self._replace(details, again if self._sql.numbered else keys, again)
+        for_keys(self._conn, self._sql.fetched, keys, now)
+        return len(keys) - len(again)
+
+    def _replace(self, details: Mapping[Key, Detail], stored: Collection[Key], again: Collection[Key]) -> None:
+        """The rows of details instead of those stored, which only items among `stored` have; `again` was fetched."""
+        if again and self._search is not None:
+            self._search.forget(self._conn, sorted(again))
+        # Ascending keys fill the pages of a clustered table; descending ones double the file.
+        keys = sorted(details)
+        replaced = [key for key in sorted(stored) if key in details and not details[key].part]
         written: dict[str, list[list[Row]]] = {}
         for name in self._children:
             if replaced:
                 for_keys(self._conn, self._sql.clear[name], replaced)
             written[name] = [sorted(details[key].rows.get(name, ()), key=itemgetter(1)) for key in keys]
             insert(self._conn, self._sql, name, list(chain.from_iterable(written[name])))
-        for_keys(self._conn, self._sql.fetched, keys, now)
         if self._search is not None:
             self._search.add(self._conn, keys, written)
-        return len(keys) - len(again)
 
     def _write_parts(self, parts: Sequence[tuple[Key, Detail]]) -> None:
         """Pieces of details of which more is to come: the first one takes the place of what is stored."""

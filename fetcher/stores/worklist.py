@@ -53,6 +53,15 @@ class Worklist:
         ).fetchone()
         return found, due
 
+    def any(self, stage: str) -> bool:
+        """Whether there is any work of a stage, or evidence of what failed."""
+        found = self._conn.execute(
+            "SELECT 1 FROM work WHERE source = :source AND stage = :stage"
+            " UNION ALL SELECT 1 FROM failures WHERE source = :source AND stage = :stage LIMIT 1",
+            {"source": self._source, "stage": stage},
+        )
+        return found.fetchone() is not None
+
     def parked(self, stage: str, within: Interval | None = None) -> list[Key]:
         """What of a stage failed for good, and lies within these keys if there are any."""
         found: list[Key] = array(

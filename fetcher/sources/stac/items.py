@@ -27,17 +27,20 @@ class Times(msgspec.Struct, gc=False):
     updated: Any = None
 
 
+_NULL = msgspec.Raw(b"null")
+
+
 class _Feature(msgspec.Struct, forbid_unknown_fields=True, gc=False):
     id: str
     properties: msgspec.Raw
     type: str = "Feature"
     collection: str | None = None
-    geometry: msgspec.Raw | None = None
-    bbox: msgspec.Raw | None = None
-    links: msgspec.Raw | None = None
+    geometry: msgspec.Raw = _NULL
+    bbox: msgspec.Raw = _NULL
+    links: msgspec.Raw = _NULL
     assets: dict[str, msgspec.Raw] | None = None
     stac_version: str | None = None
-    stac_extensions: msgspec.Raw | None = None
+    stac_extensions: msgspec.Raw = _NULL
 
 
 class _Usual(msgspec.Struct, gc=False):
@@ -100,7 +103,6 @@ def listed_usual(page: _Usual, collection: str, body: bytes) -> Listed:
             west, south, east, north = _corners(each.bbox)
         except (msgspec.DecodeError, Unusable):
             return listed(decode(body), collection, body)
-        extensions = each.stac_extensions
         rows.append(
             (
                 key,
@@ -116,7 +118,7 @@ def listed_usual(page: _Usual, collection: str, body: bytes) -> Listed:
                 _text(each.properties),
                 _text(each.links),
                 each.stac_version,
-                _text(extensions),
+                _text(each.stac_extensions),
                 None,
             )
         )
@@ -190,7 +192,7 @@ def _row(item: dict[str, Any], key: str, collection: str) -> Row:
         raise malformed(f"items: a {item['type']!r:.40} instead of a Feature")
     bbox = item.get("bbox")
     try:
-        west, south, east, north = _corners(None if bbox is None else msgspec.Raw(msgspec.json.encode(bbox)))
+        west, south, east, north = _corners(msgspec.Raw(msgspec.json.encode(bbox)))
     except (Unusable, msgspec.MsgspecError, TypeError, ValueError, OverflowError):
         west = south = east = north = None
     known = {name: item[name] for name in _MEMBERS - {"type"} if name in item}
@@ -225,10 +227,8 @@ def _assets(item: dict[str, Any], key: str) -> list[Row]:
     return rows
 
 
-def _corners(bbox: msgspec.Raw | None) -> tuple[float | None, ...]:
+def _corners(bbox: msgspec.Raw) -> tuple[float | None, ...]:
     """West, south, east and north of a bounding box in two or three dimensions."""
-    if bbox is None:
-        return None, None, None, None
     numbers = _numbers(bbox)
     if numbers is None:
         return None, None, None, None
@@ -239,9 +239,7 @@ def _corners(bbox: msgspec.Raw | None) -> tuple[float | None, ...]:
     raise Unusable
 
 
-def _text(raw: msgspec.Raw | None) -> str | None:
-    if raw is None:
-        return None
+def _text(raw: msgspec.Raw) -> str | None:
     text = bytes(raw).decode()
     return None if text == "null" else text
 
