@@ -289,6 +289,8 @@ class Engine:
                 self._look_at_login()
                 self._collect()
                 if self._commit_due():
+                    # So that the host answers while the batch is written.
+                    self._list()
                     self._commit()
                 self._tell()
             if self._lost is not None:
