@@ -174,7 +174,7 @@ class Files:
             elif isinstance(each, Blind):
                 listing.whole = False
                 notes.append(f"{shown(each.path)}: {each.error}")
-                rows[text_of(each.path)] = (text_of(each.path), str(scope), None, None, "folder", None)
+                rows[text_of(each.path)] = (text_of(each.path), str(scope), None, None, each.kind, None)
             else:
                 notes.append(each.message)
             if len(rows) >= PAGE_SIZE:

@@ -62,27 +62,23 @@ def id_text(value: Any) -> str | None:
 
 
 def small_document(data: bytes) -> list[Found] | None:
-    """The items of a whole JSON document of the usual kind; None where it has to be looked at more closely.
-
-    Raises UnicodeDecodeError.
-    """
+    """The items of a whole JSON document of the usual kind; None where it has to be looked at more closely."""
     text = bare(data)
     try:
+        # msgspec does not look whether what it skips is UTF-8.
+        whole = str(text, "utf-8")
         if text[:1] == b"{":
             head = _head(text)
             if head.features is None or head.type != "FeatureCollection":
-                return [(1, id_text(head.id), _checked(str(text, "utf-8").rstrip()))]
+                return [(1, id_text(head.id), _checked(whole.rstrip()))]
             elements = _list(head.features)
         elif text[:1] == b"[":
             elements = _list(text)
         else:
             return None
-        str(text, "utf-8")
         return [
             (number, id_text(_id(each).id), _checked(str(each, "utf-8"))) for number, each in enumerate(elements, 1)
         ]
-    except UnicodeDecodeError:
-        raise
     except (msgspec.DecodeError, ValueError, RecursionError):
         return None
 
@@ -221,7 +217,8 @@ class _Text:
         self._mark: int | None = None
         self._ended = False
         self._passed = start[: len(start) - len(self._start)].count(b"\n")
-        self._bytes = 0
+        self._bytes = len(start) - len(self._start)
+        self._broken: Unreadable | None = None
 
     @property
     def line(self) -> int:
@@ -295,6 +292,8 @@ class _Text:
 
     def _more(self) -> bool:
         """Read on; whether there was more."""
+        if self._broken is not None:
+            raise self._broken
         if self._ended:
             return False
         # What is long is read in ever longer parts: it is looked at again from its beginning each time.
@@ -305,8 +304,11 @@ class _Text:
         try:
             more = self._decode(chunk, self._ended)
         except UnicodeDecodeError as error:
-            line = self._passed + self._text.count("\n") + chunk[: error.start].count(b"\n") + 1
-            raise Unreadable(f":{line}: no UTF-8 (byte {self._bytes + error.start + 1})") from None
+            # What comes before it is good.
+            more = error.object[: error.start].decode()
+            line = self._passed + self._text.count("\n") + more.count("\n") + 1
+            at = self._bytes + len(chunk) - len(error.object) + error.start + 1
+            self._broken = Unreadable(f":{line}: no UTF-8 (byte {at})")
         self._bytes += len(chunk)
         if keep > _CHUNK // 2 or not self._text:
             self._passed += self._text.count("\n", 0, keep)

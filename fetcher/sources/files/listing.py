@@ -34,10 +34,11 @@ class File:
 
 @dataclass(frozen=True, slots=True)
 class Blind:
-    """A folder that cannot be looked into: what lies there now is not known."""
+    """A folder or file that cannot be looked at: what there is now is not known."""
 
     path: str
     error: str
+    kind: str | None = "folder"
 
 
 @dataclass(frozen=True, slots=True)
@@ -105,7 +106,7 @@ def _below(root: str, links: list[str], linked: bool) -> Iterator[Listed]:
                             yield Odd(f"{shown(entry.path)}: a link to nothing; left out")
                         continue
                     except OSError as error:
-                        yield Odd(f"{shown(entry.path)}: {os.strerror(error.errno or 0)}; left out")
+                        yield Blind(entry.path, os.strerror(error.errno or 0), kind_by_name(entry.name))
                         continue
                     if not stat.S_ISREG(found.st_mode):
                         yield Odd(f"{shown(entry.path)}: no regular file; left out")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import os
+import stat
 from collections.abc import Iterator, Sequence
 from functools import partial
 from typing import BinaryIO
@@ -27,6 +28,9 @@ from fetcher.sources.files.names import path_of, shown
 SMALL_BYTES = 1 << 20
 """A file up to this size is read at once, a larger one in pieces."""
 
+START_BYTES = 1 << 20
+"""So much of a file is looked at to tell what it is."""
+
 PIECE_BYTES = 4 << 20
 PIECE_ROWS = 2000
 """A piece is full with so much JSON text or so many items, whichever comes first."""
@@ -48,24 +52,22 @@ def read_file(key: str, said: str | None) -> Detail | Gone:
         try:
             if os.fstat(number).st_size > SMALL_BYTES:
                 return _Large(key, path, open(os.dup(number), "rb"), said).piece()  # noqa: PTH123
+            if stat.S_ISDIR(os.fstat(number).st_mode):
+                # It was listed because nobody could look into it.
+                os.scandir(path).close()
+                return GONE
             data = os.read(number, SMALL_BYTES + 1)
             after = os.fstat(number)
         finally:
             os.close(number)
     except FileNotFoundError:
         return GONE
-    except IsADirectoryError:
-        return GONE
     except OSError as error:
         raise RequestFailed(Outcome.MALFORMED, f"{shown(path)}: {os.strerror(error.errno or 0)}") from None
     if after.st_size != len(data):
         raise RequestFailed(Outcome.MALFORMED, f"{shown(path)}: it changed while it was read")
     if said in (None, "json") and bare(data[:8])[:1] in (b"{", b"["):
-        try:
-            found = small_document(data)
-        except UnicodeDecodeError as error:
-            line = data.count(b"\n", 0, error.start) + 1
-            raise RequestFailed(Outcome.MALFORMED, f"{shown(path)}:{line}: no UTF-8") from None
+        found = small_document(data)
         if found is not None:
             rows: list[Row] = [(key, *item, None) for item in found if not isinstance(item, Wrong)]
             return Detail({"items": rows}, size=len(data))
@@ -160,7 +162,7 @@ class _Large:
             raise Unreadable("it is empty")
         if start.startswith(PARQUET) and first.startswith((GZIP, ZSTD)):
             raise Unreadable("it is a packed Parquet file: unpack it first")
-        kind = said if said in ("json", "ndjson") else json_kind(start, whole=len(start) < SMALL_BYTES, name=self._path)
+        kind = said if said in ("json", "ndjson") else json_kind(start, whole=len(start) < START_BYTES, name=self._path)
         yield from lines(reader, start) if kind == "ndjson" else document(reader, start)
 
     def _version(self) -> tuple[int, int] | None:
@@ -175,7 +177,7 @@ def _start(reader: Reader) -> bytes:
     """About the first megabyte."""
     parts: list[bytes] = []
     size = 0
-    while size < SMALL_BYTES and (part := reader.read(SMALL_BYTES - size)):
+    while size < START_BYTES and (part := reader.read(START_BYTES - size)):
         parts.append(part)
         size += len(part)
     return b"".join(parts)
