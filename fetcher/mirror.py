@@ -507,7 +507,8 @@ class _Parts:
             base_url = client.base_url
         plan = Plan(
             workers=workers,
-            batch_size=settings.db_batch_size,
+            batch_size=(None if "db_batch_size" in settings.model_fields_set else of(kind, "transaction"))
+            or settings.db_batch_size,
             batch_seconds=settings.db_batch_seconds,
             delay=settings.request_delay if client is not None else 0.0,
             # What is wrong with a file is not cured by looking again.

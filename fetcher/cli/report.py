@@ -167,7 +167,7 @@ def start_lines(start: Start, settings: Settings, order: str, position: Callable
         lines.append(f"Queued from before: {start.queued:,}")
     if start.text is None:
         lines.append(f"Parallel workers: {start.workers}")
-    lines.append(f"DB batch size: {settings.db_batch_size} items")
+        lines.append(f"DB batch size: {settings.db_batch_size} items")
     return lines
 
 

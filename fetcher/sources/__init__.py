@@ -114,6 +114,9 @@ class Defaults:
     most_workers: int | None = None
     """More threads than this make it no faster; None where only the user's settings say how many there are."""
 
+    transaction: int | None = None
+    """So many items a transaction, unless the user says how many; None where the setting's default holds."""
+
     page_size: int = 100
     """How many items a page holds at most; estimates alone depend on it."""
 

@@ -100,6 +100,8 @@ class Files:
     lists_anew = True
     # Reading is work for the processor, which threads share: more of them wait for each other.
     most_workers = 1
+    # A file is soon read again, and waiting for the disk after every few would take longer than reading them.
+    transaction = 1000
     batch = 100
 
     class Options(SourceOptions):
@@ -140,7 +142,8 @@ class Files:
         named = ", ".join(map(shown, self._roots[:3]))
         return f"Reading files: {named}" + (f" and {len(self._roots) - 3:,} more" if len(self._roots) > 3 else "")
 
-    def position_text(self, position: int) -> str:  # noqa: ARG002
+    @staticmethod
+    def position_text(position: int) -> str:  # noqa: ARG004
         """There are no positions within a folder: it is listed as a whole."""
         return "all"
 
