@@ -328,8 +328,7 @@ class Stac:
             parts = self._parts(page.matched, size, at.depth) if is_first else 0
             pages = -(-at.count // size)
             late = pages >= MOST_PAGES and (page.matched is None or at.count >= page.matched)
-            # Where all that came has one time, so may what is to come.
-            if parts < 2 and (late or pages >= 2 * MOST_PAGES) and at.span is not None and at.span.size > 1:
+            if parts < 2 and (late or pages >= 2 * MOST_PAGES):
                 parts = 2
             divided = self._divided(walk, at, parts, page.matched) if parts > 1 else ()
             if divided:
@@ -412,7 +411,11 @@ class Stac:
         parts = min(parts, size)
         if parts < 2:
             return ()
-        cuts = sorted({lo + size * number // parts for number in range(1, parts)} - {hole.lo})
+        places = {lo + size * number // parts for number in range(1, parts)}
+        if at.span is not None and at.span.size == 1 and at.count >= ROUND:
+            # What comes in plenty at one second gets a window of its own, instead of being halved for to no end.
+            places |= {at.span.lo, at.span.lo + 1}
+        cuts = sorted(cut for cut in places if hole.lo < cut <= hole.hi)
         begins, ends = [hole.lo, *cuts], [*(cut - 1 for cut in cuts), hole.hi]
         made = []
         for begin, end in zip(begins, ends, strict=True):

@@ -18,6 +18,8 @@ from fetcher.sources.stac.times import seconds
 
 _MEMBERS = {"type", "stac_version", "stac_extensions", "id", "collection", "geometry", "bbox", "properties", "links"}
 
+_OURS = ("key", "time", "west", "south", "east", "north", "extra")
+
 
 class Times(msgspec.Struct, gc=False):
     """What of an item's properties says when it is, and when it was changed."""
@@ -197,7 +199,9 @@ def _row(item: dict[str, Any], key: str, collection: str) -> Row:
         west = south = east = north = None
     known = {name: item[name] for name in _MEMBERS - {"type"} if name in item}
     others = {name: value for name, value in item.items() if name not in _MEMBERS and name != "assets"}
-    return _items.row(
+    # Columns of ours, of which the item may have a member of the same name.
+    namesakes = {name: others.pop(name) for name in _OURS if name in others}
+    row = _items.row(
         {
             **others,
             **known,
@@ -211,6 +215,9 @@ def _row(item: dict[str, Any], key: str, collection: str) -> Row:
         },
         [],
     )
+    if not namesakes:
+        return row
+    return (*row[:-1], as_json({**(decode(row[-1].encode()) if row[-1] else {}), **namesakes}))
 
 
 def _assets(item: dict[str, Any], key: str) -> list[Row]:

@@ -18,7 +18,15 @@ from fetcher.rows import malformed
 _SIGNATURE = re.compile(r"(?i)(sig|se|st|sp|sv|sr|ske|sks|skt|skv|skoid|sktid|signature|expires|x-(amz|goog)-.*)\Z")
 """Parameters that sign an address: another time they are others, and it is the same address."""
 
-_NOT_TO_BE_SENT = {"host", "content-length", "content-type", "transfer-encoding", "connection", "cookie"}
+_NOT_TO_BE_SENT = {
+    "host",
+    "content-length",
+    "content-type",
+    "transfer-encoding",
+    "connection",
+    "cookie",
+    "authorization",
+}
 
 
 @dataclass(frozen=True, slots=True)

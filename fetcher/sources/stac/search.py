@@ -31,7 +31,7 @@ class Search:
                 condition = json.loads(filter)
             except ValueError as error:
                 raise ConfigurationError(f"--filter: no valid JSON ({error})") from None
-        return cls(tuple(bbox), tuple(sorted(ids)), condition)
+        return cls(tuple(map(float, bbox)), tuple(sorted(ids)), condition)
 
     def __bool__(self) -> bool:
         return bool(self.bbox or self.ids or self.filter)

@@ -75,15 +75,16 @@ TABLES = (ITEMS, ASSETS, COLLECTIONS)
 VIEWS = (
     View(
         "stac_items",
-        "SELECT key, collection, id, time, (SELECT json_group_object(name, json(value)) FROM"
-        " (SELECT 'type' AS name, '\"Feature\"' AS value UNION ALL SELECT 'stac_version', json_quote(stac_version)"
-        " UNION ALL SELECT 'stac_extensions', stac_extensions UNION ALL SELECT 'id', json_quote(id)"
-        " UNION ALL SELECT 'collection', json_quote(collection) UNION ALL SELECT 'geometry', ifnull(geometry, 'null')"
-        " UNION ALL SELECT 'bbox', bbox UNION ALL SELECT 'properties', properties UNION ALL SELECT 'links', links"
-        " UNION ALL SELECT 'assets', (SELECT json_group_object(assets.key, json(asset)) FROM assets"
-        " WHERE item = items.key)"
-        " UNION ALL SELECT each.key, items.extra -> each.fullkey FROM json_each(items.extra) AS each)"
-        " WHERE value IS NOT NULL) AS item FROM items",
+        # Put together as text, which keeps every number as it was written.
+        'SELECT key, collection, id, time, \'{"type":"Feature"\''
+        " || iif(stac_version IS NULL, '', ',\"stac_version\":' || json_quote(stac_version))"
+        " || ifnull(',\"stac_extensions\":' || stac_extensions, '')"
+        " || ',\"id\":' || json_quote(id) || ',\"collection\":' || json_quote(collection)"
+        " || ',\"geometry\":' || ifnull(geometry, 'null') || ifnull(',\"bbox\":' || bbox, '')"
+        " || ',\"properties\":' || properties || ifnull(',\"links\":' || links, '')"
+        " || ',\"assets\":{' || ifnull((SELECT group_concat(json_quote(assets.key) || ':' || asset) FROM assets"
+        " WHERE item = items.key), '') || '}' || ifnull(',' || substr(extra, 2, length(extra) - 2), '') || '}' AS item"
+        " FROM items",
     ),
     View(
         "per_collection",

@@ -16,6 +16,7 @@ LAST = 253_402_300_799
 """The last second of the year 9999."""
 
 _PART = re.compile(r"(\d{4})(?:-(\d{2})(?:-(\d{2}))?)?\Z", re.ASCII)
+_MOMENT = re.compile(r"\d{4}-\d{2}-\d{2}[Tt]\d{2}:\d{2}:\d{2}(\.\d+)?([Zz]|[+-]\d{2}:\d{2})\Z", re.ASCII)
 
 
 def seconds(text: object) -> int | None:
@@ -93,7 +94,7 @@ def _bound(part: str, whole: str | None, *, last: bool) -> tuple[int, str]:
             return second, f"{text_of(second)[:-1]}.999999Z"
     except (ValueError, OverflowError):
         pass
-    found = seconds(part)
+    found = seconds(part) if _MOMENT.match(part) else None
     if found is None:
         raise ConfigurationError(
             f"--datetime: {whole!r:.80} is no RFC 3339 time or interval, such as 2020-01-01/2020-12"
