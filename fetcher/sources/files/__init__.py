@@ -165,7 +165,7 @@ class Files:
     def page(self, client: object, walk: Walk) -> Page:  # noqa: ARG002
         """Some of the files of one root; the last page proves that there are no others."""
         (scope,) = walk.scopes
-        listing: _Listing = walk.at or _Listing(path_of(str(scope)), linked=self._said == "stac")
+        listing, _ = walk.at or (_Listing(path_of(str(scope)), linked=self._said == "stac"), 0)
         rows: dict[str, Row] = {}
         notes: list[str] = []
         ended = True
@@ -187,7 +187,7 @@ class Files:
             rows=tuple(rows.values()),
             scopes=walk.scopes,
             proven=Interval(0, 0) if ended else None,
-            next=None if ended else walk.after(at=listing, label=shown(listing.root)),
+            next=None if ended else walk.after(at=(listing, listing.pages), label=shown(listing.root)),
             notes=tuple(notes),
             # A page that holds all there is needs no clock to tell what is not listed any more.
             began=listing.began if ended and listing.pages > 1 else None,
