@@ -61,7 +61,7 @@ HEARTBEAT_SECONDS = 10.0
 ENOUGH_ROOM = 1.05
 """So many times what is to be kept free must be free again before a run goes on."""
 
-BATCH_BYTES = 32_000_000
+BATCH_BYTES = 16_000_000
 """A batch is full with so many bytes of rows, however few these are."""
 
 LISTED_PER_DETAIL = 10
@@ -526,7 +526,7 @@ class Engine:
 
     def _send_for_rests(self) -> None:
         """Have more pieces made, of as many items at once as there are workers: each may hold some megabytes."""
-        while self._rests and len(self._in_pieces) < self._plan.workers:
+        while self._rests and len(self._in_pieces) < self._plan.workers and not self._stop.is_set():
             key, rest = self._rests.popleft()
             self._in_pieces.add(key)
             self._fetching += 1

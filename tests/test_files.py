@@ -21,7 +21,7 @@ from helpers import ROOT, column, eventually, query, run_fetcher
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from fetcher import ConfigurationError, Summary, fetch, retry, verify
+from fetcher import ConfigurationError, Interrupted, Stop, Summary, fetch, retry, verify
 from fetcher.cli import cli
 from fetcher.sources.files import reading
 from fetcher.sources.files.documents import DEEPEST
@@ -555,7 +555,32 @@ def test_a_kind_can_be_said(caplog: pytest.LogCaptureFixture) -> None:
     assert len(stored(Path("other.db"))) == 1
 
 
-# --- kills and memory -------------------------------------------------------------------------------
+# --- stops, kills and memory -------------------------------------------------------------------------------
+
+
+def test_a_stop_in_the_middle_of_a_file_asks_for_no_more_of_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(reading, "SMALL_BYTES", 10)
+    monkeypatch.setattr(reading, "PIECE_ROWS", 2)
+    Path("x.ndjson").write_bytes(GOOD * 1000)
+    stop = Stop()
+    parts: list[int] = []
+    real = reading._Large.piece
+
+    def piece(self: Any) -> Any:
+        found = real(self)
+        parts.append(found.part)
+        if found.part == 3:
+            stop.set()
+        return found
+
+    monkeypatch.setattr(reading._Large, "piece", piece)
+    with pytest.raises(Interrupted):
+        read("x.ndjson", stop=stop)
+    assert parts[-1] <= 4
+    assert not verify(DB).complete
+    assert read("x.ndjson").exit_code == 0
+    assert len(stored()) == 1000
+
 
 _SLOW = """
 import time

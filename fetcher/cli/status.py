@@ -35,7 +35,8 @@ def status(db: Path | None, as_json: bool) -> None:
 
 def _lines(path: Path, found: Overview) -> list[str]:
     lines = [
-        f"{click.format_filename(path)}: mirror of {found.source} ({found.base_url}), {size(found.bytes)}",
+        f"{click.format_filename(path)}: mirror of {found.source}{f' ({found.base_url})' if found.base_url else ''},"
+        f" {size(found.bytes)}",
         f"Items:    {found.items:,} listed, {found.fetched:,} with their details"
         + (f", {found.gone:,} gone" if found.gone else "")
         + (f", {found.unlisted:,} no longer listed" if found.unlisted else ""),
