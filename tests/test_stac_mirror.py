@@ -38,7 +38,7 @@ def keys(db: Path, where: str = "unlisted_at IS NULL") -> list[tuple[str, str]]:
 
 def assert_whole(db: Path, world: StacWorld, simulator: Simulator) -> None:
     """The mirror has exactly the world's items, each as the API gives it, and says that it is complete."""
-    assert keys(db) == sorted(world.keys())
+    assert keys(db) == sorted(world.all_keys())
     verdict = verify(db)
     assert verdict.complete, verdict
     for collection, id, text in query(db, "SELECT collection, id, item FROM stac_items ORDER BY random() LIMIT 20"):
@@ -81,7 +81,7 @@ def test_what_real_servers_do_wrong_makes_no_hole_that_nobody_is_told_of(
             assert (quirk, style, matched) == ("get-search-500", "get-token", "none")
             assert not verify(path).complete
         elif quirk == "signed":
-            assert keys(path) == sorted(world.keys())
+            assert keys(path) == sorted(world.all_keys())
         else:
             assert_whole(path, world, simulator)
         assert simulator.requests.total() < 150
@@ -104,7 +104,7 @@ def test_quirks_come_together(quirks: set[str], db: Path, simulate: Simulate) ->
     world = StacWorld(seed=4, items=130, collections=3)
     simulator = simulate(world, dialect=Dialect(quirks=frozenset(quirks), retry_after=0, big_page=10))
     assert stac(db, simulator).exit_code == 0
-    assert keys(db) == sorted(world.keys())
+    assert keys(db) == sorted(world.all_keys())
     assert verify(db).complete
 
 
@@ -185,7 +185,7 @@ def test_a_next_link_to_another_host_is_refused(db: Path, simulate: Simulate) ->
             return None
         hits.append(key)
         link = {"rel": "next", "href": "http://127.0.0.2:9/stac/search?token=a"}
-        item = world.item(*world.keys()[0])
+        item = world.item(*world.all_keys()[0])
         return answer({"type": "FeatureCollection", "features": [item], "links": [link]})
 
     world = StacWorld(items=50, collections=1)
@@ -201,7 +201,7 @@ def test_a_next_link_to_another_host_is_refused(db: Path, simulate: Simulate) ->
 def test_searches_find_what_looking_at_every_item_finds(db: Path, simulate: Simulate) -> None:
     world = StacWorld(seed=7, items=300)
     simulator = simulate(world)
-    whole = [world.item(*key) for key in world.keys()]
+    whole = [world.item(*key) for key in world.all_keys()]
 
     def found(name: str, **settings: Any) -> list[tuple[str, str]]:
         path = db.with_name(f"{name}.db")
@@ -369,7 +369,7 @@ def test_an_item_that_moves_in_time_keeps_the_counts_right(db: Path, simulate: S
         conn.execute("UPDATE items SET time = time + 3600 WHERE rowid = 1")
         conn.commit()
     age(db, 5000)
-    world.update(world.keys())
+    world.update(world.all_keys())
     stac(db, simulator, stac_datetime="2018")
     assert verify(db).complete, verify(db)
     stac(db, simulator)
@@ -472,7 +472,7 @@ def test_profiles_that_go_wrong_end_complete(name: str, db: Path, simulate: Simu
     simulator = simulate(world, profile=PROFILES[name])
     summary = stac(db, simulator, request_timeout=2.0)
     assert summary.exit_code == 0, query(db, "SELECT key, message FROM failures")
-    assert set(keys(db)) >= set(world.keys())
+    assert set(keys(db)) >= set(world.all_keys())
     assert verify(db).complete, verify(db)
 
 
@@ -508,7 +508,7 @@ def test_windows_that_fail_for_good_leave_holes_and_the_rest_is_stored(db: Path,
 
 def test_an_item_that_cannot_be_used_is_evidence_and_a_retry_lists_it_again(db: Path, simulate: Simulate) -> None:
     world = StacWorld(seed=13, items=5, collections=1)
-    features = [world.item(*key) for key in world.keys()]
+    features = [world.item(*key) for key in world.all_keys()]
     bad = {**features[0], "properties": None}
     healed: list[int] = []
 
@@ -523,7 +523,7 @@ def test_an_item_that_cannot_be_used_is_evidence_and_a_retry_lists_it_again(db: 
     healed.append(1)
     told = run_fetcher("retry", str(db), "--delay", "0")
     assert told.returncode == 0, told
-    assert keys(db) == sorted(world.keys())
+    assert keys(db) == sorted(world.all_keys())
     assert verify(db).complete
     assert run_fetcher("retry", str(db)).returncode == 0
 

@@ -181,6 +181,8 @@ class Stac:
         self._api = explore(client, self._options.stac_collections, self._options.stac_method)
         if self._search.ids and self._api.methods == ("items",):
             raise ConfigurationError(f"--ids: {client.base_url} has no item search")
+        if self._search or self._options.stac_datetime:
+            self._try_search(client, self._api)
         whole = self._asked.seconds
         settled = max(whole.lo, int(client.stop.time()) - SETTLED_SECONDS)
         return {scope: Interval(whole.lo, min(whole.hi, settled)) for scope in self.scopes}
@@ -233,6 +235,12 @@ class Stac:
         following = next_of(page.links, request)
         at = replace(at, limit=limit)
         return self._judged(walk, at, page, request, following, self._others(api, at, collection))
+
+    def _try_search(self, client: Client, api: Api) -> None:
+        """Ask for one item: a search that the API does not take is no part of what a mirror is to cover."""
+        for name in list(api.collections)[:1]:
+            walk = Walk(self._asked.seconds, (self._search.scope(name),), head=True)
+            self._ask(client, api, walk, _At(limit=1), name)
 
     # --- asking -----------------------------------------------------------------------------------
 
