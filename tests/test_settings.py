@@ -13,6 +13,7 @@ from pydantic_settings import BaseSettings
 from fetcher import __version__
 from fetcher.errors import ConfigurationError
 from fetcher.settings import Settings, load, options_of, unknown_keys
+from fetcher.sources.files import Files
 from fetcher.sources.pr0gramm import Pr0gramm
 
 MODELS: tuple[type[BaseSettings], ...] = (Settings, Pr0gramm.Options)
@@ -220,12 +221,13 @@ def test_a_bad_neighbour_does_not_show_a_secret(monkeypatch: pytest.MonkeyPatch)
 
 @pytest.mark.skipif(not TEMPLATE.is_file(), reason="there is no template.env yet")
 def test_the_template_names_every_setting_with_its_default() -> None:
+    models = (*MODELS, Files.Options)
     lines = TEMPLATE.read_text(encoding="utf-8").splitlines()
     named = dict(match.groups() for line in lines if (match := re.fullmatch(r"#?\s?([A-Z][A-Z_]+)=(.*)", line)))
-    defaults = {name.upper(): field.default for model in MODELS for name, field in model.model_fields.items()}
+    defaults = {name.upper(): field.default for model in models for name, field in model.model_fields.items()}
     assert sorted(named) == sorted(defaults)
     for name, text in named.items():
-        model = next(model for model in MODELS if name.lower() in model.model_fields)
+        model = next(model for model in models if name.lower() in model.model_fields)
         value = text.strip().strip("\"'")
         if value:
             found = getattr(load(model, {name.lower(): value}, env_file=None), name.lower())

@@ -107,8 +107,8 @@ class Files:
     class Options(SourceOptions):
         """What can be asked of files."""
 
-        file_paths: Annotated[tuple[str, ...], NoDecode] = Field(
-            (),
+        file_paths: Annotated[tuple[str, ...] | None, NoDecode] = Field(
+            None,
             description="folders and files to read, with a colon between two; the command line takes them as arguments",
             json_schema_extra={"arguments": True},
         )
@@ -125,7 +125,7 @@ class Files:
 
     def __init__(self, options: Options) -> None:
         self._said = options.source_type
-        self._roots = _roots(options.file_paths)
+        self._roots = _roots(options.file_paths or ())
 
     @classmethod
     def options_for(cls, scopes: Sequence[Scope]) -> dict[str, Any]:

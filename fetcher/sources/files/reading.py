@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import os
 import stat
+import weakref
 from collections.abc import Iterator, Sequence
 from functools import partial
 from typing import BinaryIO
@@ -81,6 +82,8 @@ class _Large:
         self._key = key
         self._path = path
         self._file = file
+        # A run that ends early leaves it where it is.
+        weakref.finalize(self, file.close)
         self._before = self._version()
         self._found = self._items(said)
         self._part = 0
