@@ -88,12 +88,16 @@ ABANDON_SECONDS = 1.0
 
 @dataclass(slots=True)
 class _Listing:
-    """A walk under way: where it is, when its next page is due (monotonic), failures of that page so far."""
+    """A walk under way: where it is, when its next page is due (monotonic), failures of that page so far.
+
+    `good_before` is how many pages of any walk had come when that page first failed.
+    """
 
     walk: Walk
     due: float
     attempts: int = 0
     flying: bool = False
+    good_before: int = 0
 
 
 class _Asked(Enum):
@@ -189,7 +193,13 @@ def _plan_walks(
             parts = covered[scope]
             if len(parts) == 1 and parts[0].lo <= within.lo and not source.lists_anew:
                 listed[scope] = parts[0]
-    return [*walks, *source.changes(listed)]
+    changes = []
+    for walk in source.changes(listed):
+        # What is proven above is joined to what is known once that is up to date: else the older time holds for both.
+        above = tuple(each for each in walks if each.scopes == walk.scopes and each.hole.lo > walk.hole.hi)
+        walks = [each for each in walks if each not in above]
+        changes.append(replace(walk, then=above))
+    return [*walks, *changes]
 
 
 def _density(covered: Mapping[Scope, Sequence[Covered]]) -> float:
@@ -242,6 +252,7 @@ class Engine:
         self._answered_at = stop.now()
         self._prober: Workers[_About] | None = None
         self._lost_pages = 0
+        self._good_pages = 0
         self._unlisted = False
         self._lost: RemoteError | None = None
         self._walks: deque[Walk] = deque()
@@ -410,6 +421,7 @@ class Engine:
             log.info("%s %s cannot be used: %s", failure.stage, failure.key, failure.message)
             self._unlisted = self._unlisted or failure.stage == "list"
         self._lost_pages = 0
+        self._good_pages += 1
         self._walks.extendleft(reversed(page.more))
         self._go_on(listing, page.next)
 
@@ -420,10 +432,13 @@ class Engine:
             listing.due = self._stop.now() + self._plan.delay
         else:
             self._listings.remove(listing)
+            self._walks.extend(listing.walk.then)
 
     def _page_failed(self, listing: _Listing, error: RequestFailed) -> None:
         """A page did not come; one more attempt is spent on it."""
         listing.attempts += 1
+        if listing.attempts == 1:
+            listing.good_before = self._good_pages
         where = f"list page at {listing.walk.where}"
         if listing.attempts > self._plan.max_retries:
             self._lose_page(listing, where, error)
@@ -435,7 +450,8 @@ class Engine:
 
     def _lose_page(self, listing: _Listing, where: str, error: RequestFailed) -> None:
         """A page failed for good: the walk goes on behind it, and what it would have listed stays uncovered."""
-        self._lost_pages += 1
+        # Where others have come meanwhile, this one is at fault, and not the host.
+        self._lost_pages += self._good_pages == listing.good_before
         skipped = self._source.skip(listing.walk)
         if skipped is None or self._lost_pages >= LOST_PAGES:
             # Details that are queued already can still be had: the run ends with this error, after them.

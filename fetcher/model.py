@@ -118,7 +118,7 @@ class Walk:
     `proves` is false once it has come to where items may still appear: from there on it lists and proves nothing.
 
     `at` is where it goes on, in its source's own terms; `items` is about how many it has still to list, where the
-    source can tell; `label` names it to people.
+    source can tell; `label` names it to people. `then` are walks that wait for its end.
     """
 
     hole: Interval
@@ -130,6 +130,7 @@ class Walk:
     at: Any = None
     items: int | None = None
     label: str = ""
+    then: tuple[Walk, ...] = ()
 
     @property
     def where(self) -> str:

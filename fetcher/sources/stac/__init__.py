@@ -6,6 +6,7 @@ end, since the order within it is not promised; windows are walked side by side,
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Annotated, Any, Literal
@@ -47,6 +48,9 @@ MOST_IDLE = 50
 MOST_DOUBTS = 3
 """So many windows that came out the same twice against the API's count, and its counts are only estimates."""
 
+FLAWED_TRIES = 3
+"""So often a page with items that cannot be used is asked for again, before that is taken for the truth."""
+
 _REMEMBERED = 64
 _NO_SUCH_WAY = {404, 405, 501}
 _NOT_TAKEN = {400, 422}
@@ -63,7 +67,8 @@ class _At:
     to the highest second of what came. `began` is when it began (Unix seconds).
 
     `depth` counts how often the window was divided, `tries` how often it was walked before; `cap` is how many items
-    came where more may have been left out, 0 = never. `since` is when what it lists was changed at the earliest.
+    came where more may have been left out, 0 = never. With `sharp` what comes with the next second is not
+    repeated, since that is much. `since` is when what it lists was changed at the earliest.
     """
 
     began: float | None = None
@@ -79,6 +84,7 @@ class _At:
     depth: int = 0
     tries: int = 0
     cap: int = 0
+    sharp: bool = False
     since: float | None = None
 
 
@@ -119,7 +125,12 @@ class Stac:
             if not isinstance(texts, list | tuple):
                 return value
             parts = [part.strip() for each in texts for part in (each.split(",") if isinstance(each, str) else [each])]
-            return tuple(dict.fromkeys(part for part in parts if part != "")) if parts else ()
+            return tuple(part for part in parts if part != "")
+
+        @field_validator("stac_collections", "stac_ids", mode="after")
+        @classmethod
+        def _once(cls, value: tuple[str, ...]) -> tuple[str, ...]:
+            return tuple(dict.fromkeys(value))
 
         @field_validator("stac_bbox", mode="after")
         @classmethod
@@ -136,6 +147,7 @@ class Stac:
         self._method: Method | None = options.stac_method
         self._failed: set[int] = set()
         self._limit = options.stac_page_size
+        self._flawed: Counter[int] = Counter()
         self._doubts = 0
 
     @property
@@ -232,6 +244,10 @@ class Stac:
             page = items.listed_usual(answer.parsed, collection, answer.body)
         else:
             page = items.listed(answer.data, collection, answer.body)
+        if page.failures and self._flawed[request.identity] < FLAWED_TRIES:
+            # It may be the answer that is flawed, and not the item.
+            self._flawed[request.identity] += 1
+            return Page((), walk.scopes, None, walk)
         following = next_of(page.links, request)
         at = replace(at, limit=limit)
         return self._judged(walk, at, page, request, following, self._others(api, at, collection))
@@ -248,7 +264,7 @@ class Stac:
         """The answer to the next request of a walk, the request, and the size of the pages that it asks for."""
         if at.request is not None:
             return self._send(client, at.request, at.limit)
-        window = self._asked.window(walk.hole.lo, walk.hole.hi, head=walk.head)
+        window = self._window(walk)
         first: RequestFailed | None = None
         for method in sorted(api.methods, key=lambda method: method != self._method):
             request = self._search.request(client.base_url, api, method, collection, window, at.limit, at.since)
@@ -361,7 +377,7 @@ class Stac:
             if not is_short or at.since is not None or self._doubts >= MOST_DOUBTS:
                 return made.page((), proven=walk.hole)
             if at.tries == 0:
-                again = _At(depth=at.depth, tries=1, cap=at.cap)
+                again = _At(depth=at.depth, tries=1, cap=at.cap, sharp=at.sharp)
                 return made.page((walk.after(at=again, items=matched, label=self._label(walk)),))
             self._doubts += 1
             note = f"{self._label(walk)}: {at.count:,} items came, twice; the API says there are {matched:,}"
@@ -373,7 +389,7 @@ class Stac:
         probe = _probe(at.count, at.limit) if at.tries == 0 and trouble is None else None
         if probe is not None:
             # If next links work, pages of this size end with one that is not full.
-            again = _At(limit=probe, depth=at.depth, tries=1, cap=at.cap, since=at.since)
+            again = _At(limit=probe, depth=at.depth, tries=1, cap=at.cap, sharp=at.sharp, since=at.since)
             return made.page((walk.after(at=again, items=matched, label=self._label(walk)),))
         there = f", {matched:,} are there" if is_short else ", and nothing says whether there are more"
         message = f"{self._label(walk)}: {said} after {at.count:,} items{there}"
@@ -420,7 +436,9 @@ class Stac:
         if parts < 2:
             return ()
         places = {lo + size * number // parts for number in range(1, parts)}
+        sharp = {hole.hi} if at.sharp else set()
         if at.span is not None and at.span.size == 1 and at.count >= ROUND:
+            sharp.add(at.span.lo - 1)
             # What comes in plenty at one second gets a window of its own, instead of being halved for to no end.
             places |= {at.span.lo, at.span.lo + 1}
         cuts = sorted(cut for cut in places if hole.lo < cut <= hole.hi)
@@ -431,17 +449,21 @@ class Stac:
                 walk,
                 hole=Interval(begin, end),
                 head=walk.head and end == hole.hi,
-                at=_At(depth=at.depth + 1, cap=cap),
+                at=_At(depth=at.depth + 1, cap=cap, sharp=end in sharp),
                 items=None if matched is None else matched // parts,
                 started=True,
             )
             made.append(replace(part, label=self._label(part)))
         return tuple(made if walk.order == "oldest" else reversed(made)) if len(made) > 1 else ()
 
+    def _window(self, walk: Walk) -> str | None:
+        sharp = walk.at is not None and walk.at.sharp
+        return self._asked.window(walk.hole.lo, walk.hole.hi, head=walk.head, sharp=sharp)
+
     def _label(self, walk: Walk) -> str:
         if walk.at is not None and walk.at.since is not None:
             return walk.label
-        window = self._asked.window(walk.hole.lo, walk.hole.hi, head=walk.head)
+        window = self._window(walk)
         return f"{self._search.collection(walk.scopes[0])} {window or 'of all times'}"
 
 
@@ -492,7 +514,7 @@ def _span(before: Interval | None, rows: Sequence[Any]) -> Interval | None:
 
 def _probe(count: int, limit: int) -> int | None:
     """The size of pages of which so many items do not fill the last; None when there is none."""
-    return next((size for size in range(min(count, limit) * 2 // 3 + 1, 1, -1) if count % size), None)
+    return next((size for size in range(min(count, limit) - 1, 1, -1) if count % size), None)
 
 
 TIME = [column.name for column in ITEMS.columns].index("time")

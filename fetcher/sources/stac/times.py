@@ -49,14 +49,18 @@ class Asked:
     begin: str | None
     end: str | None
 
-    def window(self, lo: int, hi: int, *, head: bool) -> str | None:
+    def window(self, lo: int, hi: int, *, head: bool, sharp: bool = False) -> str | None:
         """The `datetime` of a search for the seconds from `lo` to `hi`, with `head` up to the end of what is asked for.
 
         None when that is all times. Intervals include both their ends, so the end is the beginning of the next second:
-        nothing lies between neighbours.
+        nothing lies between neighbours. With `sharp` it ends just below that.
         """
         begin = (self.begin or "..") if lo <= self.seconds.lo else text_of(lo)
-        end = (self.end or "..") if head or hi >= self.seconds.hi else text_of(hi + 1)
+        if head or hi >= self.seconds.hi:
+            end = self.end or ".."
+        else:
+            # No API that we know of is more exact than that; one that is less so lists some items twice.
+            end = f"{text_of(hi)[:-1]}.999999999Z" if sharp else text_of(hi + 1)
         return None if begin == end == ".." else f"{begin}/{end}"
 
 
