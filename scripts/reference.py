@@ -193,7 +193,7 @@ TABLES = {
     "tags": "The tags of the items; those of an item are replaced as a set. The index `tags_tag` is made when a run"
     " ends complete, and dropped while much is fetched.",
     "comments": "The comments on the items; those of an item are replaced as a set.",
-    "coverage": "Which stretches of ids are proven listed; merged where they touch.",
+    "coverage": "Which stretches of ids, or of time, are proven listed; merged where they touch.",
     "work": "What is still to do: the queue of the mirror.",
     "failures": "The last evidence of each key that failed; gone once its work succeeds.",
     "runs": "One row for each run of `fetcher fetch`; the row of a run that goes on is at most some 10 s old.",
@@ -206,6 +206,11 @@ TABLES = {
     " `search_…` of its own.",
     "search_text": "View: the texts of each fetched item that are searched; `search` reads its snippets from it.",
     "_sqlite_migrations": "Which steps of the schema this database has been through; kept by sqlite-utils.",
+    "stac.items": "One row for each item, of all collections.",
+    "stac.assets": "The assets of the items; those of an item are replaced as a set.",
+    "stac.collections": "The collections of the catalogue that were mirrored.",
+    "stac.stac_items": "View: the items as the API gave them, each one JSON object.",
+    "stac.per_collection": "View: how many items of each collection are listed, and from when to when.",
     "files.files": "One row for each file; a new `size` or `mtime_ns` has it read again.",
     "files.items": "The items in the files, each as it stands there; those of a file are replaced as a set. What stands"
     " in several files is here several times. The columns from `type` on are read out of `json` when asked for.",
@@ -272,6 +277,73 @@ COLUMNS: Mapping[str, Mapping[str, str]] = {
         "name": "the author's name",
         "mark": "the author's rank, a number of the API's own",
         "extra": LIFE["extra"],
+    },
+    "stac.items": {
+        "key": "collection and id, with `/` between; `/` and `%` in the collection are escaped",
+        "collection": "the collection (`collections.id`)",
+        "id": "its id, unique within its collection",
+        "time": "its datetime, or else its start, in Unix seconds; null = it has neither",
+        "west": "of the bounding box, degrees; likewise `south`, `east`, `north`",
+        "south": "of the bounding box",
+        "east": "of the bounding box; less than `west` where it crosses the antimeridian",
+        "north": "of the bounding box",
+        "bbox": "the whole bounding box, a JSON list of four or six numbers",
+        "geometry": "GeoJSON; null = it has none",
+        "properties": "all its properties, a JSON object",
+        "links": "JSON list",
+        "stac_version": "the version of the specification that it follows",
+        "stac_extensions": "JSON list of addresses",
+        **LIFE,
+        "datetime": "of `properties`: RFC 3339 text; null for an item that lasts from start to end",
+        "start_datetime": "of `properties`",
+        "end_datetime": "of `properties`",
+        "created": "of `properties`: when the item was made",
+        "updated": "of `properties`: when the item was changed last",
+        "platform": "of `properties`",
+        "constellation": "of `properties`",
+        "instruments": "of `properties`, a JSON list",
+        "gsd": "of `properties`: metres on the ground for each pixel",
+        "cloud_cover": "of `properties`, `eo:cloud_cover`: percent",
+        "epsg": "of `properties`, `proj:epsg`",
+    },
+    "stac.assets": {
+        "item": "the item (`items.key`)",
+        "key": "its name within the item",
+        "asset": "all of it, a JSON object",
+        "extra": "always null",
+        "href": "of `asset`: its address, as the API gave it",
+        "type": "of `asset`: its media type",
+        "title": "of `asset`",
+        "roles": "of `asset`, a JSON list",
+    },
+    "stac.collections": {
+        "id": "its id",
+        "title": "a short name",
+        "description": "what it is, in Markdown",
+        "license": "its licence, an SPDX name or `other`",
+        "keywords": "JSON list",
+        "providers": "JSON list of who made and keeps it",
+        "extent": "JSON object: where and when its items are said to be",
+        "summaries": "JSON object of what its items have in common",
+        "assets": "JSON object of assets of the collection itself",
+        "item_assets": "JSON object of the assets that its items have",
+        "links": "JSON list",
+        "stac_version": "the version of the specification that it follows",
+        "stac_extensions": "JSON list of addresses",
+        "extra": LIFE["extra"],
+    },
+    "stac.stac_items": {
+        "key": "`items.key`",
+        "collection": "the collection",
+        "id": "its id",
+        "time": "`items.time`",
+        "item": "the item, a JSON object",
+    },
+    "stac.per_collection": {
+        "collection": "the collection",
+        "items": "how many are listed",
+        "first": "the lowest `datetime`",
+        "last": "the highest `datetime`",
     },
     "files.files": {
         "path": "its absolute path; its `file://` address where it holds bytes that are no UTF-8",
@@ -353,17 +425,18 @@ COLUMNS: Mapping[str, Mapping[str, str]] = {
     },
     "coverage": {
         "source": "the source",
-        "scope": "what was listed: for pr0gramm one content-flag bit",
+        "scope": "what was listed: for pr0gramm one content-flag bit, for stac a collection and what is searched in it",
         "sweep": "the sweep that proved it",
-        "lo": "lowest id of the stretch, included",
-        "hi": "highest id of the stretch, included",
+        "lo": "lowest position of the stretch, included: an id, or for stac a Unix second",
+        "hi": "highest position of the stretch, included",
         "items": "how many items are listed in it",
         "walked_at": "when the oldest part of it was listed",
     },
     "work": {
         "source": "the source",
-        "stage": "`detail`: its details are to be asked for; `item`: its row in a listing could not be used",
-        "key": "the item's id",
+        "stage": "`detail`: its details are to be asked for; `item`: its row in a listing could not be used;"
+        " `list`: a stretch could not be listed",
+        "key": "the item's key; of a stretch where it begins",
         "priority": "higher first: 0 = never fetched, -1 = to be fetched anew",
         "attempts": "tries that failed so far",
         "due_at": "not to be tried before this time, 0 = at once, null = set aside, failed for good",
@@ -489,10 +562,10 @@ def described(conn: sqlite3.Connection, own: Sequence[str], source: str, told: s
         columns = conn.execute(
             'SELECT name, type, "notnull", pk FROM pragma_table_xinfo(?) WHERE hidden != 1', [name]
         ).fetchall()
-        meanings = COLUMNS.get(key, {})
+        known = COLUMNS.get(key, {})
         names = [column for column, *_ in columns]
-        wrong += [f"column {name}.{column} has no meaning" for column in names if column not in meanings]
-        wrong += [f"column {name}.{column} is no more" for column in meanings if column not in names]
+        wrong += [f"column {name}.{column} has no meaning" for column in names if column not in known]
+        wrong += [f"column {name}.{column} is no more" for column in known if column not in names]
         if wrong:
             continue
         indexes = [
@@ -507,7 +580,7 @@ def described(conn: sqlite3.Connection, own: Sequence[str], source: str, told: s
                 table(
                     ("column", "type", "key", "null", "meaning"),
                     (
-                        (code(column), type_, str(pk or ""), "" if notnull or pk else "yes", meanings[column])
+                        (code(column), type_, str(pk or ""), "" if notnull or pk else "yes", known[column])
                         for column, type_, notnull, pk in columns
                     ),
                 ),
@@ -584,7 +657,7 @@ def sources_page() -> str:
         parts.append(
             f"## `{name}`\n\n{doc(kind)}\n\n{module}\n\n"
             f"- Base URL: {address}\n"
-            f"- Items a page: {of(kind, 'page_size')}\n\n"
+            f"- Items a page: {page_size(kind)}\n\n"
             f"{table(('table', 'holds', 'required fields'), tables)}\n"
             f"Its settings, besides [those of the engine](settings.md):\n\n{settings_table(kind.Options)}"
         )
@@ -639,6 +712,12 @@ def first_sentence(thing: Any) -> str:
 
 
 # --- words ------------------------------------------------------------------------------------------
+
+
+def page_size(kind: type[Source]) -> str:
+    found = of(kind, "page_size")
+    # Where it is a setting, the class alone cannot tell.
+    return "as set" if isinstance(found, property) else str(found)
 
 
 def table(head: Sequence[str], rows: Iterable[Sequence[str]]) -> str:

@@ -124,8 +124,10 @@ class Defaults:
     """Whether every run lists all there is, since that costs little."""
 
     cookies: Mapping[str, SecretStr] = MappingProxyType({})
-    headers: Mapping[str, SecretStr] = MappingProxyType({})
     """The login, as the API wants it; empty where none is given."""
+
+    headers: Mapping[str, SecretStr] = MappingProxyType({})
+    """The login as headers, where the API wants it so."""
 
     open_scopes: tuple[Scope, ...] | None = None
     """What anybody sees without a login; None where there is no login."""
