@@ -600,7 +600,7 @@ def test_the_other_commands_make_sense_of_a_stac_mirror(db: Path, simulate: Simu
         (("retry", shown), 0),
         (("doctor", shown), 0),
         (("doctor", shown, "--offline"), 0),
-        (("search", shown, "cloud"), 6),
+        (("search", shown, "cloud"), 2),
     ):
         told = run_fetcher(*arguments)
         assert told.returncode == code, (arguments, told)

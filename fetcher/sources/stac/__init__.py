@@ -6,7 +6,6 @@ end, since the order within it is not promised; windows are walked side by side,
 
 from __future__ import annotations
 
-from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Annotated, Any, Literal
@@ -68,7 +67,8 @@ class _At:
 
     `depth` counts how often the window was divided, `tries` how often it was walked before; `cap` is how many items
     came where more may have been left out, 0 = never. With `sharp` what comes with the next second is not
-    repeated, since that is much. `since` is when what it lists was changed at the earliest.
+    repeated, since that is much. `since` is when what it lists was changed at the earliest. `flawed` counts how often
+    the page was asked for again because of items that could not be used.
     """
 
     began: float | None = None
@@ -86,6 +86,7 @@ class _At:
     cap: int = 0
     sharp: bool = False
     since: float | None = None
+    flawed: int = 0
 
 
 class Stac:
@@ -147,7 +148,6 @@ class Stac:
         self._method: Method | None = options.stac_method
         self._failed: set[int] = set()
         self._limit = options.stac_page_size
-        self._flawed: Counter[int] = Counter()
         self._doubts = 0
 
     @property
@@ -244,10 +244,10 @@ class Stac:
             page = items.listed_usual(answer.parsed, collection, answer.body)
         else:
             page = items.listed(answer.data, collection, answer.body)
-        if page.failures and self._flawed[request.identity] < FLAWED_TRIES:
+        if page.failures and at.flawed < FLAWED_TRIES:
             # It may be the answer that is flawed, and not the item.
-            self._flawed[request.identity] += 1
-            return Page((), walk.scopes, None, walk)
+            again = replace(walk.at or _At(), flawed=at.flawed + 1)
+            return Page((), walk.scopes, None, walk.after(at=again))
         following = next_of(page.links, request)
         at = replace(at, limit=limit)
         return self._judged(walk, at, page, request, following, self._others(api, at, collection))
@@ -359,7 +359,7 @@ class Stac:
                 return made.page(divided)
         left = None if page.matched is None else max(0, page.matched - at.count)
         keys = at.keys | new if len(at.keys) < 2 * MOST_PAGES * size else frozenset(page.keys)
-        further = replace(at, request=following, size=size, keys=keys)
+        further = replace(at, request=following, size=size, keys=keys, flawed=0)
         return made.page((walk.after(at=further, items=left, label=self._label(walk)),))
 
     def _at_end(self, made: _Made, trouble: str | None, is_first: bool) -> Page:
