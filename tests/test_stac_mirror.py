@@ -607,6 +607,7 @@ def test_the_other_commands_make_sense_of_a_stac_mirror(db: Path, simulate: Simu
         assert "Traceback" not in told.stdout + told.stderr
         assert "browser" not in told.stdout
     assert "Z" in run_fetcher("status", shown).stdout
+    assert "clock  " in run_fetcher("doctor", shown).stdout
     told = run_fetcher("doctor", str(db.with_name("new.db")), "--source", "stac")
     assert told.returncode == 2
     assert "--base-url" in told.stdout

@@ -152,6 +152,7 @@ class _Visit:
             user_agent=loaded.user_agent,
             timeout=loaded.request_timeout,
             cookies=of(source, "cookies"),
+            headers=of(source, "headers"),
             judge=of(source, "judge"),
             session=self._session,
         )

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from email.utils import parsedate_to_datetime
 
@@ -31,8 +31,22 @@ class Witness(Client):
 
     def get(self, path: str, params: Mapping[str, object], parse: Parse | None = None) -> Answer:
         """As any client does."""
+        return self._witnessed(lambda: super(Witness, self).get(path, params, parse))
+
+    def ask(
+        self,
+        url: str,
+        parse: Parse | None = None,
+        *,
+        body: bytes | None = None,
+        headers: Mapping[str, str] | None = None,
+    ) -> Answer:
+        """As any client does."""
+        return self._witnessed(lambda: super(Witness, self).ask(url, parse, body=body, headers=headers))
+
+    def _witnessed(self, asked: Callable[[], Answer]) -> Answer:
         self.asked_at = self.stop.time()
-        answer = super().get(path, params, parse)
+        answer = asked()
         self.answered_at, self.last = self.stop.time(), answer
         return answer
 
