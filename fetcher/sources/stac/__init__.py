@@ -96,6 +96,7 @@ class Stac:
     base_url = ""
     tables = TABLES
     views = VIEWS
+    transaction = 1000
 
     class Options(SourceOptions):
         """What can be asked of a STAC API."""
