@@ -111,6 +111,9 @@ class Defaults:
     walks: int = 1
     """How many listings are walked at once."""
 
+    walks_setting: str | None = None
+    """The name of the option that says so, where there is one: what `fetcher tune` finds out of a source that lists."""
+
     most_workers: int | None = None
     """More threads than this make it no faster; None where only the user's settings say how many there are."""
 

@@ -94,6 +94,7 @@ class Stac:
 
     name = "stac"
     base_url = ""
+    walks_setting = "stac_windows"
     tables = TABLES
     views = VIEWS
     transaction = 1000

@@ -1,0 +1,290 @@
+"""How many requests at once and a second a host is best asked for: measured on the live API, politely.
+
+`tune` asks what a mirror would ask, with 1, 2, 4, … requests at once, and stops at the first refusal; it writes
+nothing. Each part is a module of its own.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from requests import Session
+
+from fetcher.client import Client
+from fetcher.doctor.sayings import saying
+from fetcher.errors import ConfigurationError, Interrupted, LoginError, RemoteError, RequestFailed, Stopped
+from fetcher.mirror import base_url_for, made, remembered
+from fetcher.model import Outcome
+from fetcher.settings import Settings, load, login_of
+from fetcher.sources import Source, find, of
+from fetcher.stop import Stop
+from fetcher.stores.sample import sample
+from fetcher.tune.levels import Level, Measuring
+from fetcher.tune.meter import Meter, Refused
+from fetcher.tune.questions import Questions, call, first_walks, has_details
+from fetcher.tune.scaling import FEWEST_ANSWERS, Advice, Curve, advise, fit, rate_at_refusal
+
+__all__ = ["Advice", "Curve", "Level", "Outlook", "Refused", "Tuning", "tune"]
+
+MOST = 32
+"""Requests at once, at most, unless another number is asked for."""
+
+REQUESTS = 300
+"""Requests in all, at most, unless another number is asked for."""
+
+NO_GAIN = 1.1
+"""Twice as many requests at once have to bring so many times the throughput, or there is no use in more."""
+
+SLOWER = 2.0
+SCATTER = 0.01
+"""So many times the lowest latency, and so many seconds besides, the latency may be."""
+
+NEAR_CEILING = 0.9
+"""Within this share of the ceiling more requests at once bring nothing."""
+
+FAILING = 0.1
+FEWEST_ERRORS = 3
+"""So many errors, and by this share more than at the levels before, are more than chance."""
+
+
+@dataclass(frozen=True, slots=True)
+class Outlook:
+    """What is about to be asked: of whom, by whom, what, and at most how much (`ceiling` 0 = any rate)."""
+
+    source: str
+    base_url: str
+    user_agent: str
+    what: str
+    most: int
+    requests: int
+    ceiling: float
+
+
+@dataclass(frozen=True, slots=True)
+class Tuning:
+    """What was measured, why it ended, and what it advises.
+
+    `settings` are the lines for `.env`, empty where nothing can be advised. `refused_rate` is how many requests a
+    second were asked for when the host refused. `requests` counts all, `repeated` those asked more than once.
+    """
+
+    outlook: Outlook
+    levels: tuple[Level, ...]
+    ended: str
+    requests: int
+    repeated: int
+    refused: Refused | None
+    refused_rate: float | None
+    curve: Curve | None
+    advice: Advice | None
+    settings: dict[str, str]
+
+    @property
+    def exit_code(self) -> int:
+        """0 where there is advice, 3 where there is none."""
+        return 0 if self.advice is not None else 3
+
+
+def tune(
+    source: str = "pr0gramm",
+    db: str | Path | None = None,
+    *,
+    most: int = MOST,
+    requests: int = REQUESTS,
+    stop: Stop | None = None,
+    session: Session | None = None,
+    on_outlook: Callable[[Outlook], None] = lambda _: None,
+    on_level: Callable[[Level], None] = lambda _: None,
+    **settings: Any,
+) -> Tuning:
+    """Measure how many requests at once and a second the API of `source` is best asked for; writes nothing.
+
+    Items are those that the database `db` knows, else those of the first list pages. At most `most` requests are open
+    at once, and at most `requests` made in all; `settings` are those of `fetch`, of which the ceiling, the User-Agent,
+    the login and the time-outs hold here too. `on_outlook` hears what is about to be asked, `on_level` of each level.
+
+    Raises what `fetch` raises; an Interrupted has the Tuning as far as it came as its `summary`.
+    """
+    if most < 1 or most > 1000:
+        raise ConfigurationError(f"most: must be from 1 to 1,000, not {most}")
+    if requests < 1:
+        raise ConfigurationError(f"requests: must be at least 1, not {requests}")
+    visit = _Visit(source, db, settings, most, requests, stop or Stop(), session)
+    try:
+        return visit.run(on_outlook, on_level)
+    finally:
+        visit.client.close()
+
+
+class _Visit:
+    """One measurement, as far as it has come."""
+
+    def __init__(
+        self,
+        name: str,
+        db: str | Path | None,
+        given: dict[str, Any],
+        most: int,
+        budget: int,
+        stop: Stop,
+        session: Session | None,
+    ) -> None:
+        kind = find(name)
+        unknown = set(given) - set(Settings.model_fields) - set(kind.Options.model_fields)
+        if unknown:
+            raise ConfigurationError(f"no setting of {name} is called {', '.join(sorted(unknown))}")
+        if kind.base_url is None:
+            raise ConfigurationError(f"{name} are read on this machine: there is no API to measure")
+        settings = load(Settings, {key: value for key, value in given.items() if key in Settings.model_fields})
+        options = load(kind.Options, {key: value for key, value in given.items() if key in kind.Options.model_fields})
+        self._path = Path(db) if db is not None else settings.db_path
+        self._settings = settings
+        self._source = made(kind, remembered(kind, options, self._path))
+        self._setting = _setting_of(kind)
+        if self._setting is None:
+            most = min(most, of(self._source, "walks"))
+        # What ends the measurement need not end whoever called it.
+        self._ending = Stop()
+        self._stop = stop
+        stop.on_set(self._ending.set)
+        self._meter = Meter(
+            self._ending,
+            budget=budget,
+            on_refusal=self._ending.set,
+            parallel=most,
+            ceiling=settings.max_requests_per_second,
+            max_pause=settings.max_backoff_seconds,
+        )
+        self.client = Client(
+            base_url_for(settings, self._path, kind),
+            self._meter,
+            self._ending,
+            user_agent=settings.user_agent,
+            timeout=settings.request_timeout,
+            cookies=of(self._source, "cookies"),
+            headers=of(self._source, "headers"),
+            judge=of(self._source, "judge"),
+            session=session,
+        )
+        what = "details of items" if has_details(kind) else "list pages"
+        self._outlook = Outlook(
+            name, self.client.base_url, settings.user_agent, what, most, budget, settings.max_requests_per_second
+        )
+        self._levels: list[Level] = []
+        self._questions: Questions | None = None
+
+    def run(self, on_outlook: Callable[[Outlook], None], on_level: Callable[[Level], None]) -> Tuning:
+        keys = sample(self._path, self._source.tables[0], self._outlook.requests) if self._has_details else []
+        on_outlook(self._outlook)
+        try:
+            ended = self._prepare(keys) or self._measure(on_level)
+        except Stopped:
+            ended = "all requests that may be made were made"
+        if self._stop.is_set():
+            raise Interrupted("interrupted; nothing was written", self._told("interrupted"))
+        return self._told(ended)
+
+    @property
+    def _has_details(self) -> bool:
+        return has_details(self._source)
+
+    def _prepare(self, keys: Sequence[Any]) -> str | None:
+        """Ask what there is; says why there is nothing to measure."""
+        try:
+            universe = call(self._source, "universe", self.client)
+            questions = Questions(self._source, self.client, first_walks(self._source, universe), keys)
+            if self._has_details and not keys:
+                questions.learn(self._outlook.requests, lambda: self._ending.wait(self._settings.request_delay))
+        except RequestFailed as error:
+            if error.outcome is Outcome.DENIED:
+                names = login_of(self._source.Options)
+                raise LoginError(f"the API asks for a login, or refuses the one given ({error}): see {names}") from None
+            what, remedy = saying(error, self._settings.request_timeout)
+            raise RemoteError(f"{self.client.base_url}: {what} ({error}): {remedy}") from None
+        self._questions = questions
+        return None if questions.known else "the API lists nothing that could be asked for"
+
+    def _measure(self, on_level: Callable[[Level], None]) -> str:
+        """Measure level after level; says why no more."""
+        assert self._questions is not None
+        measuring = Measuring(self._questions.ask, self._meter, self._ending)
+        at_once = 1
+        while True:
+            level = measuring.level(at_once)
+            ended = self._judge(level)
+            if ended in _DOUBTFUL and self._meter.left >= level.requests:
+                # One slow level may be chance.
+                level = measuring.level(at_once)
+                ended = self._judge(level)
+            self._levels.append(level)
+            on_level(level)
+            if ended is not None:
+                return ended
+            at_once = min(2 * at_once, self._outlook.most)
+
+    def _judge(self, level: Level) -> str | None:
+        """Why the measurement ends with this level, None to go on."""
+        before = self._levels
+        if self._meter.refused is not None:
+            return "the API refused"
+        if self._stop.is_set():
+            return "interrupted"
+        share = sum(each.errors for each in before) / max(1, sum(each.requests for each in before))
+        if level.errors >= FEWEST_ERRORS and level.errors > level.requests * (share + FAILING):
+            return "errors"
+        if not level.answers:
+            return "nothing was answered"
+        if self._outlook.ceiling and level.rate >= NEAR_CEILING * self._outlook.ceiling:
+            return "the ceiling"
+        if before:
+            best = max(each.at_once / each.median for each in before if each.answers)
+            if level.at_once / level.median < NO_GAIN * best:
+                return _NO_MORE
+            if level.median > SLOWER * min(each.median for each in before if each.answers) + SCATTER:
+                return _SLOWER
+        if level.at_once >= self._outlook.most:
+            return "as many at once as may be"
+        if self._meter.left < 1:
+            return "all requests that may be made were made"
+        return None
+
+    def _told(self, ended: str) -> Tuning:
+        refused = self._meter.refused
+        well = [each for each in self._levels if not each.refused and each.answers >= 2]
+        rate = rate_at_refusal(self._meter.begun, refused.at) if refused is not None else None
+        curve, advice, lines = None, None, dict[str, str]()
+        if sum(each.answers for each in well) >= FEWEST_ANSWERS:
+            points = [each.point for each in well]
+            curve = fit(points)
+            advice = advise(points, curve, ceiling=self._outlook.ceiling, refused_at=rate)
+            if self._setting is not None:
+                lines[self._setting] = str(advice.parallel)
+            lines["MAX_REQUESTS_PER_SECOND"] = f"{advice.rate:g}"
+        return Tuning(
+            self._outlook,
+            tuple(self._levels),
+            ended,
+            len(self._meter.begun),
+            self._questions.repeated if self._questions is not None else 0,
+            refused,
+            rate,
+            curve,
+            advice,
+            lines,
+        )
+
+
+_NO_MORE = "more at once bring no more"
+_SLOWER = "answers take more than twice as long"
+_DOUBTFUL = (_NO_MORE, _SLOWER)
+
+
+def _setting_of(kind: type[Source]) -> str | None:
+    """The setting that says how many requests a mirror has open at once; None where there is none."""
+    if has_details(kind):
+        return "MAX_PARALLEL_REQUESTS"
+    name: str | None = of(kind, "walks_setting")
+    return name and name.upper()
