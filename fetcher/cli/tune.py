@@ -114,7 +114,8 @@ class _Table:
 
     def outlook(self, each: Outlook) -> None:
         ceiling = f"{each.ceiling:g} a second (MAX_REQUESTS_PER_SECOND)" if each.ceiling else "no ceiling a second"
-        click.echo(f"Asking {plain(each.base_url)} for {each.what}, as {plain(each.user_agent)}")
+        click.echo(f"Asking {plain(each.base_url)} for {each.what}")
+        click.echo(f"as {plain(each.user_agent)}")
         click.echo(f"At most {each.requests:,} requests, 1 to {each.most} at once, {ceiling}")
         if each.ceiling:
             click.echo("The ceiling bounds what can be found out; --max-rate 0 lifts it")
@@ -163,11 +164,11 @@ def _lines(found: Tuning) -> list[str]:
 
 def _ended(found: Tuning) -> str:
     refused = found.refused
-    if refused is None or found.refused_rate is None:
+    if refused is None:
         return found.ended
-    named = f"with {refused.status} " if refused.status else ""
+    named = f" with {refused.status}" if refused.status else ""
     wait = f", and asks to wait {refused.retry_after:,.0f} s" if refused.retry_after else ""
-    return f"{found.ended} {named}after {refused.requests:,} requests, at {found.refused_rate:.1f}/s{wait}"
+    return f"{found.ended} request {refused.number:,}{named}{wait}"
 
 
 def _bar(share: float) -> str:

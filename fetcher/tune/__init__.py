@@ -25,7 +25,7 @@ from fetcher.stores.sample import sample
 from fetcher.tune.levels import Level, Measuring
 from fetcher.tune.meter import Meter, Refused
 from fetcher.tune.questions import Questions, call, first_walks, has_details
-from fetcher.tune.scaling import FEWEST_ANSWERS, Advice, Curve, advise, fit, rate_at_refusal
+from fetcher.tune.scaling import FEWEST_ANSWERS, SCATTER, SLOWER, Advice, Curve, advise, fit, rate_at_refusal
 
 __all__ = ["Advice", "Curve", "Level", "Outlook", "Refused", "Tuning", "tune"]
 
@@ -38,14 +38,10 @@ REQUESTS = 300
 NO_GAIN = 1.1
 """Twice as many requests at once have to bring so many times the throughput, or there is no use in more."""
 
-SLOWER = 2.0
-SCATTER = 0.01
-"""So many times the lowest latency, and so many seconds besides, the latency may be."""
-
 NEAR_CEILING = 0.9
 """Within this share of the ceiling more requests at once bring nothing."""
 
-FAILING = 0.1
+FAILING = 0.25
 FEWEST_ERRORS = 3
 """So many errors, and by this share more than at the levels before, are more than chance."""
 
@@ -67,8 +63,8 @@ class Outlook:
 class Tuning:
     """What was measured, why it ended, and what it advises.
 
-    `settings` are the lines for `.env`, empty where nothing can be advised. `refused_rate` is how many requests a
-    second were asked for when the host refused. `requests` counts all, `repeated` those asked more than once.
+    `settings` are the lines for `.env`, empty where nothing can be advised. `allowed` is how many requests a second a
+    host that refused seems to allow. `requests` counts all, `repeated` those asked more than once.
     """
 
     outlook: Outlook
@@ -77,7 +73,7 @@ class Tuning:
     requests: int
     repeated: int
     refused: Refused | None
-    refused_rate: float | None
+    allowed: float | None
     curve: Curve | None
     advice: Advice | None
     settings: dict[str, str]
@@ -234,10 +230,10 @@ class _Visit:
             return "interrupted"
         share = sum(each.errors for each in before) / max(1, sum(each.requests for each in before))
         if level.errors >= FEWEST_ERRORS and level.errors > level.requests * (share + FAILING):
-            return "errors"
+            return _ERRORS
         if not level.answers:
             return "nothing was answered"
-        if self._outlook.ceiling and level.rate >= NEAR_CEILING * self._outlook.ceiling:
+        if self._outlook.ceiling and before and level.rate >= NEAR_CEILING * self._outlook.ceiling:
             return "the ceiling"
         if before:
             best = max(each.at_once / each.median for each in before if each.answers)
@@ -254,14 +250,18 @@ class _Visit:
     def _told(self, ended: str) -> Tuning:
         refused = self._meter.refused
         well = [each for each in self._levels if not each.refused and each.answers >= 2]
-        rate = rate_at_refusal(self._meter.begun, refused.at) if refused is not None else None
+        if ended == _ERRORS and well[1:]:
+            well.pop()
+        allowed = rate_at_refusal(self._meter.begun, refused.at) if refused is not None else None
         curve, advice, lines = None, None, dict[str, str]()
         if sum(each.answers for each in well) >= FEWEST_ANSWERS:
             points = [each.point for each in well]
             curve = fit(points)
-            advice = advise(points, curve, ceiling=self._outlook.ceiling, refused_at=rate)
+            advice = advise(points, curve, ceiling=self._outlook.ceiling, refused_at=allowed)
             if self._setting is not None:
                 lines[self._setting] = str(advice.parallel)
+                if self._has_details and self._settings.min_parallel_requests > advice.parallel:
+                    lines["MIN_PARALLEL_REQUESTS"] = str(advice.parallel)
             lines["MAX_REQUESTS_PER_SECOND"] = f"{advice.rate:g}"
         return Tuning(
             self._outlook,
@@ -270,7 +270,7 @@ class _Visit:
             len(self._meter.begun),
             self._questions.repeated if self._questions is not None else 0,
             refused,
-            rate,
+            allowed,
             curve,
             advice,
             lines,
@@ -278,6 +278,7 @@ class _Visit:
 
 
 _NO_MORE = "more at once bring no more"
+_ERRORS = "errors became more"
 _SLOWER = "answers take more than twice as long"
 _DOUBTFUL = (_NO_MORE, _SLOWER)
 

@@ -23,12 +23,12 @@ class Answered(threading.local):
 
 @dataclass(frozen=True, slots=True)
 class Refused:
-    """The first refusal: when (monotonic seconds), by which status, after how many requests, and what was asked for."""
+    """The first refusal: when its request began (monotonic seconds), its status and Retry-After, and its number."""
 
     at: float
     status: int | None
-    requests: int
     retry_after: float | None
+    number: int
 
 
 class Meter(Governor):
@@ -69,7 +69,9 @@ class Meter(Governor):
             with self._counting:
                 is_first = self.refused is None
                 if is_first:
-                    self.refused = Refused(now, status, len(self.begun), retry_after)
+                    self.refused = Refused(
+                        ticket.started, status, retry_after, sum(each <= ticket.started for each in self.begun)
+                    )
             if is_first:
                 self._on_refusal()
         elif meant in (Outcome.OK, Outcome.GONE):

@@ -23,7 +23,14 @@ BELOW = 0.9
 """So far below the rate that went well a host is to be asked."""
 
 BELOW_REFUSAL = 0.8
-"""So far below the rate that was refused."""
+"""So far below the rate that a host seems to allow which has refused."""
+
+SLOWER = 2.0
+SCATTER = 0.01
+"""So many times as long as one at a time, and so many seconds besides, answers may take: threads of ours wait too."""
+
+LEAST = 2
+"""With a single request open one slow answer holds up all: it is advised only where two were refused."""
 
 FEWEST_ANSWERS = 8
 """With fewer good answers nothing can be said."""
@@ -35,8 +42,8 @@ UNSURE = 0.3
 MODEL_ERROR = 0.05
 """The relative error that a measurement has besides its scatter: no host follows a formula exactly."""
 
-REFUSAL_SECONDS = (1.0, 2.0, 3.0)
-"""A refusal is held to come from the lowest of the rates of so many seconds before it."""
+BURST_SECONDS = 1.0
+"""A host is held to let the requests of so many seconds pass at once before it refuses, as most limiters do."""
 
 Confidence = Literal["good", "fair", "poor"]
 
@@ -112,18 +119,20 @@ def fit(points: Sequence[Point]) -> Curve:
 
 
 def advise(points: Sequence[Point], curve: Curve, *, ceiling: float = 0.0, refused_at: float | None = None) -> Advice:
-    """What to ask for, given all levels that went well; `refused_at` is the rate that was refused, if one was.
+    """What to ask for, given all levels that went well; `refused_at` is the rate that a host allows which refused.
 
-    Never more at once than the highest of `points`, nor faster than `ceiling` (0 = any) or than what went well.
+    Never more at once than the highest of `points`, nor so many that answers take more than twice as long by the curve;
+    nor faster than `ceiling` (0 = any) or than what went well.
     """
-    most = max(each.level for each in points)
+    highest = max(each.level for each in points)
+    most = max(n for n in range(1, highest + 1) if n == 1 or curve.latency(n) <= SLOWER * curve.latency(1) + SCATTER)
     fastest = max(each.rate for each in points)
     bound = min(ceiling or math.inf, math.inf if refused_at is None else BELOW_REFUSAL * refused_at)
     enough = ENOUGH * min(curve.peak(most), bound)
-    parallel = next(n for n in range(1, most + 1) if curve.throughput(n) >= enough or n == most)
+    parallel = next(n for n in range(min(LEAST, most), most + 1) if curve.throughput(n) >= enough or n == most)
     well = BELOW * min(fastest, curve.throughput(parallel))
     if refused_at is not None and bound == BELOW_REFUSAL * refused_at:
-        rate, why = bound, f"{BELOW_REFUSAL:.0%} of the {refused_at:.3g}/s at which it refused"
+        rate, why = bound, f"{BELOW_REFUSAL:.0%} of the {refused_at:.3g}/s that it seems to allow"
     elif ceiling and fastest >= BELOW * ceiling:
         rate, why = ceiling, "your ceiling, which went well; the host may allow more: --max-rate 0 lifts it"
     else:
@@ -132,13 +141,14 @@ def advise(points: Sequence[Point], curve: Curve, *, ceiling: float = 0.0, refus
 
 
 def rate_at_refusal(begun: Sequence[float], refused: float) -> float:
-    """Requests a second when the host refused, given when each was begun: the lowest of the last seconds' rates.
+    """How many requests a second a host allows that refused the one begun at `refused`, given when each was begun.
 
-    The lowest, since a host lets a burst pass before it refuses.
+    A token bucket of that rate and a burst of BURST_SECONDS admits no more than rate × (t + BURST_SECONDS) in any t
+    seconds; the seconds that come nearest to that tell.
     """
-    since = refused - min(begun, default=refused)
-    spans = [span for span in REFUSAL_SECONDS if span <= since] or [max(since, REFUSAL_SECONDS[0])]
-    return min(sum(refused - span <= each <= refused for each in begun) / span for span in spans)
+    before = sorted(each for each in begun if each <= refused)
+    counts = range(len(before), 0, -1)
+    return max((n / (refused - at + BURST_SECONDS) for n, at in zip(counts, before, strict=True)), default=0.0)
 
 
 def _confidence(points: Sequence[Point], curve: Curve) -> tuple[Confidence, str]:
