@@ -21,6 +21,7 @@ from fetcher.stop import Stop, stop_on_signals
 from fetcher.stores.file import source_of
 from fetcher.tune import MOST, REQUESTS, Level, Outlook, Tuning
 from fetcher.tune import tune as measure
+from fetcher.words import duration
 
 TUNE_EXIT_CODES = """\b
 Exit codes:
@@ -60,7 +61,7 @@ def tune(what: tuple[str, ...], most: int, requests: int, write: bool, as_json: 
     given = {name: value for name, value in given.items() if value is not None}
     if write:
         refuse_unwritable(ENV_FILE)
-    show = _Nobody() if as_json else _Table(most)
+    show = _Nobody() if as_json else _Table()
     stop = Stop()
     try:
         with stop_on_signals(stop):
@@ -76,7 +77,7 @@ def tune(what: tuple[str, ...], most: int, requests: int, write: bool, as_json: 
             )
     except Interrupted as error:
         if error.summary is not None:
-            _end(error.summary, show, [], as_json=as_json, code=error.exit_code)
+            _end(error.summary, show, None, as_json=as_json, code=error.exit_code)
         raise
     changes = set_values(ENV_FILE, found.settings) if write else []
     _end(found, show, changes if write else None, as_json=as_json, code=found.exit_code)
@@ -109,8 +110,8 @@ class _Nobody:
 class _Table:
     """Shows what was measured, a line a level, as it goes on."""
 
-    def __init__(self, most: int) -> None:
-        self._most = most
+    def __init__(self) -> None:
+        self._begun = False
 
     def outlook(self, each: Outlook) -> None:
         ceiling = f"{each.ceiling:g} a second (MAX_REQUESTS_PER_SECOND)" if each.ceiling else "no ceiling a second"
@@ -119,10 +120,11 @@ class _Table:
         click.echo(f"At most {each.requests:,} requests, 1 to {each.most} at once, {ceiling}")
         if each.ceiling:
             click.echo("The ceiling bounds what can be found out; --max-rate 0 lifts it")
-        click.echo()
-        click.echo("at once  requests/s  median ms  p95 ms  errors")
 
     def level(self, each: Level) -> None:
+        if not self._begun:
+            click.echo("\nat once  requests/s  median ms  p95 ms  errors")
+        self._begun = True
         click.echo(_row(each))
 
     def end(self, found: Tuning) -> None:
@@ -156,6 +158,8 @@ def _lines(found: Tuning) -> list[str]:
         "",
         f"Confidence: {advice.confidence}; {advice.doubt}",
         f"Rate: {advice.why}",
+        f"Measured for {duration(found.seconds)}: a limit that counts for longer shows itself to a run only,",
+        "which slows down then",
         "",
         *(f"{name}={value}" for name, value in found.settings.items()),
     ]

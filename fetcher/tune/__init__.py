@@ -64,7 +64,8 @@ class Tuning:
     """What was measured, why it ended, and what it advises.
 
     `settings` are the lines for `.env`, empty where nothing can be advised. `allowed` is how many requests a second a
-    host that refused seems to allow. `requests` counts all, `repeated` those asked more than once.
+    host that refused seems to allow. `requests` counts all, `repeated` those asked more than once;
+    `seconds` is how long the levels took.
     """
 
     outlook: Outlook
@@ -72,6 +73,7 @@ class Tuning:
     ended: str
     requests: int
     repeated: int
+    seconds: float
     refused: Refused | None
     allowed: float | None
     curve: Curve | None
@@ -171,6 +173,7 @@ class _Visit:
         )
         self._levels: list[Level] = []
         self._questions: Questions | None = None
+        self._began = 0.0
 
     def run(self, on_outlook: Callable[[Outlook], None], on_level: Callable[[Level], None]) -> Tuning:
         keys = sample(self._path, self._source.tables[0], self._outlook.requests) if self._has_details else []
@@ -207,6 +210,7 @@ class _Visit:
         """Measure level after level; says why no more."""
         assert self._questions is not None
         measuring = Measuring(self._questions.ask, self._meter, self._ending)
+        self._began = self._ending.now()
         at_once = 1
         while True:
             level = measuring.level(at_once)
@@ -269,6 +273,7 @@ class _Visit:
             ended,
             len(self._meter.begun),
             self._questions.repeated if self._questions is not None else 0,
+            self._ending.now() - self._began if self._began else 0.0,
             refused,
             allowed,
             curve,

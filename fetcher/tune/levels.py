@@ -22,6 +22,9 @@ ROUNDS = 3
 MOST_SECONDS = 15.0
 """After so long no more questions of a level are begun."""
 
+AN_HOUR = 3600.0
+"""Longer than any request takes, and not longer than a queue can wait."""
+
 PATIENCE = 2.0
 """Seconds for threads to leave once the end was asked for."""
 
@@ -96,7 +99,7 @@ class Measuring:
         ends, in_a_row = self._stop.now() + MOST_SECONDS, 0
         while left:
             try:
-                got = self._stop.receive(done, max(0.0, ends - self._stop.now()))
+                got = self._stop.receive(done, min(max(0.0, ends - self._stop.now()), AN_HOUR))
             except queue.Empty:
                 left, ends = left - len(workers.discard()), math.inf
                 continue
