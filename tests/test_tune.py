@@ -13,9 +13,10 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from click.testing import CliRunner
 
-from fetcher import ConfigurationError, Interrupted, LoginError, RemoteError, SourceError, Stop
-from fetcher.cli import main
+from fetcher import ConfigurationError, Interrupted, LoginError, RemoteError, SourceError, Stop, fetch
+from fetcher.cli import cli
 from fetcher.simulator import Answer, Knee, Limit, Login, Profile, Share, Simulator, StacWorld, World
 from fetcher.sources.pr0gramm import Pr0gramm
 from fetcher.stores.sample import sample
@@ -112,7 +113,7 @@ def test_the_number_of_requests_is_bounded(simulate: Simulate) -> None:
 def test_the_ceiling_holds_and_ends_it(simulate: Simulate) -> None:
     simulator = simulate(WORLD, latency=0.02, record=True)
     found = measured(simulator, max_requests_per_second=30)
-    assert found.ended == "the ceiling"
+    assert found.ended == "the ceiling was reached"
     assert found.advice is not None
     assert (found.advice.parallel, found.advice.rate) == (2, 30)
     assert simulator.log is not None
@@ -131,7 +132,9 @@ def test_a_slow_host_is_asked_for_some_seconds_only(simulate: Simulate, monkeypa
 
 def test_a_host_that_goes_down_meanwhile_is_left_alone(no_threads_left: None, simulate: Simulate) -> None:
     simulator = simulate(
-        WORLD, faults=lambda kind, key, attempt: Answer(500, {}, b"{}") if simulator.requests["info"] > 30 else None
+        WORLD,
+        latency=0.05,
+        faults=lambda kind, key, attempt: Answer(500, {}, b"{}") if simulator.requests["info"] > 30 else None,
     )
     found = measured(simulator)
     assert found.ended == "errors became more"
@@ -142,7 +145,7 @@ def test_a_host_that_goes_down_meanwhile_is_left_alone(no_threads_left: None, si
 
 
 def test_single_errors_are_counted_and_stop_nothing(simulate: Simulate) -> None:
-    simulator = simulate(WORLD, latency=0.02, profile=Profile(mishaps=(Share("500", 0.05),), gone_404=0.05))
+    simulator = simulate(WORLD, latency=0.05, profile=Profile(mishaps=(Share("500", 0.05),), gone_404=0.05))
     found = measured(simulator, most=8)
     assert _levels(found) == [1, 2, 4, 8]
     assert sum(each.errors for each in found.levels) == simulator.wrong["500"]
@@ -316,46 +319,37 @@ def test_the_command_gives_json(simulate: Simulate) -> None:
     assert Path(".env").read_text() == "".join(f"{name}={value}\n" for name, value in told["settings"].items())
 
 
-def test_json_of_a_level_without_answers_is_json(simulate: Simulate, capsys: pytest.CaptureFixture[str]) -> None:
+def test_json_of_a_level_without_answers_is_json(simulate: Simulate) -> None:
     simulator = simulate(WORLD, faults=lambda kind, *_: Answer(429, {}, b"{}") if kind == "info" else None)
-    with pytest.raises(SystemExit) as left:
-        main(["tune", "--base-url", simulator.url, "--json", "--write", "--delay", "0"])
-    assert left.value.code == 3
-    told = json.loads(capsys.readouterr().out, parse_constant=lambda name: pytest.fail(name))
-    assert (told["settings"], told["changes"], told["advice"]) == ({}, [], None)
+    done = CliRunner().invoke(cli, ["tune", "--base-url", simulator.url, "--json", "--write", "--delay", "0"])
+    told = json.loads(done.stdout, parse_constant=lambda name: pytest.fail(name))
+    assert (told["exit_code"], told["settings"], told["changes"], told["advice"]) == (3, {}, [], None)
     assert not Path(".env").exists()
 
 
-def test_a_database_tells_its_source(db: Path, simulate: Simulate, capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_database_tells_its_source(db: Path, simulate: Simulate) -> None:
     simulator = simulate(StacWorld(seed=1, items=50))
-    from fetcher import fetch
-
     fetch("stac", db, api_base_url=simulator.url, request_delay=0, max_requests_per_second=0)
-    with pytest.raises(SystemExit) as left:
-        main(["tune", str(db), "--most", "2"])
-    assert left.value.code in (0, 3)
-    assert f"Asking {simulator.url} for list pages" in capsys.readouterr().out
+    done = CliRunner().invoke(cli, ["tune", str(db), "--most", "2"])
+    assert f"Asking {simulator.url} for list pages" in done.stdout
 
 
-def test_an_env_that_cannot_be_written_is_said_before_anything_is_asked(
-    simulate: Simulate, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_an_env_that_cannot_be_written_is_said_before_anything_is_asked(simulate: Simulate) -> None:
     simulator = simulate(WORLD)
     Path(".env").mkdir()
-    with pytest.raises(SystemExit) as left:
-        main(["tune", "--base-url", simulator.url, "--write"])
-    assert left.value.code == 2
-    assert capsys.readouterr().err.count("\n") == 1
+    done = run_fetcher("tune", "--base-url", simulator.url, "--write")
+    assert (done.returncode, done.stderr.count("\n")) == (2, 1)
     assert simulator.requests.total() == 0
 
 
 def test_the_environment_that_comes_before_the_file_is_said(
-    simulate: Simulate, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+    simulate: Simulate, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("MAX_PARALLEL_REQUESTS", "7")
-    with pytest.raises(SystemExit):
-        main(["tune", "--base-url", simulate(WORLD).url, "--most", "2", "--write", "--delay", "0"])
-    assert "But MAX_PARALLEL_REQUESTS=7 in the environment comes before .env" in capsys.readouterr().out
+    done = CliRunner().invoke(
+        cli, ["tune", "--base-url", simulate(WORLD).url, "--most", "2", "--write", "--delay", "0"]
+    )
+    assert "But MAX_PARALLEL_REQUESTS=7 in the environment comes before .env" in done.stdout
 
 
 def test_questions_are_asked_by_many_threads_and_each_once() -> None:

@@ -238,7 +238,7 @@ class _Visit:
         if not level.answers:
             return "nothing was answered"
         if self._outlook.ceiling and before and level.rate >= NEAR_CEILING * self._outlook.ceiling:
-            return "the ceiling"
+            return "the ceiling was reached"
         if before:
             best = max(each.at_once / each.median for each in before if each.answers)
             if level.at_once / level.median < NO_GAIN * best:

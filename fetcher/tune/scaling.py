@@ -134,10 +134,13 @@ def advise(points: Sequence[Point], curve: Curve, *, ceiling: float = 0.0, refus
     if refused_at is not None and bound == BELOW_REFUSAL * refused_at:
         rate, why = bound, f"{BELOW_REFUSAL:.0%} of the {refused_at:.3g}/s that it seems to allow"
     elif ceiling and fastest >= BELOW * ceiling:
-        rate, why = ceiling, "your ceiling, which went well; the host may allow more: --max-rate 0 lifts it"
+        rate, why = ceiling, "your ceiling, which went well; --max-rate 0 lifts it"
     else:
         rate, why = well, f"{BELOW:.0%} of what went well: the rest is left to others"
-    return Advice(parallel, _rounded(min(rate, bound)), why, *_confidence(points, curve))
+    confidence, doubt = _confidence(points, curve)
+    if refused_at is not None and confidence == "good":
+        confidence, doubt = "fair", "one refusal is all that is known of the limit"
+    return Advice(parallel, _rounded(min(rate, bound)), why, confidence, doubt)
 
 
 def rate_at_refusal(begun: Sequence[float], refused: float) -> float:
