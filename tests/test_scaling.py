@@ -124,3 +124,8 @@ def test_an_answer_that_hung_does_not_bend_the_curve() -> None:
         Point(8, 8, 0.1, 0.02, 80),
     ]
     assert fit(measured).throughput(8) == pytest.approx(80, rel=0.05)
+
+
+def test_a_ceiling_that_went_well_is_left_as_it_is() -> None:
+    measured = seen(Curve(10, 0, 0), [1, 2])
+    assert advise(measured, fit(measured), ceiling=12.5).rate == 12.5

@@ -104,7 +104,7 @@ def test_a_healthy_host_is_asked_up_to_the_most(no_threads_left: None, simulate:
 
 
 def test_the_number_of_requests_is_bounded(simulate: Simulate) -> None:
-    simulator = simulate(WORLD, latency=0.01)
+    simulator = simulate(WORLD, latency=0.05)
     found = measured(simulator, requests=47)
     assert simulator.requests.total() == found.requests == 47
     assert found.ended == "all requests that may be made were made"

@@ -122,7 +122,7 @@ def advise(points: Sequence[Point], curve: Curve, *, ceiling: float = 0.0, refus
     """What to ask for, given all levels that went well; `refused_at` is the rate that a host allows which refused.
 
     Never more at once than the highest of `points`, nor so many that answers take more than twice as long by the curve;
-    nor faster than `ceiling` (0 = any) or than what went well.
+    nor faster than `ceiling` (0 = any), nor than what went well or, after a refusal, seems to be allowed.
     """
     highest = max(each.level for each in points)
     most = max(n for n in range(1, highest + 1) if n == 1 or curve.latency(n) <= SLOWER * curve.latency(1) + SCATTER)
@@ -132,15 +132,15 @@ def advise(points: Sequence[Point], curve: Curve, *, ceiling: float = 0.0, refus
     parallel = next(n for n in range(min(LEAST, most), most + 1) if curve.throughput(n) >= enough or n == most)
     well = BELOW * min(fastest, curve.throughput(parallel))
     if refused_at is not None and bound == BELOW_REFUSAL * refused_at:
-        rate, why = bound, f"{BELOW_REFUSAL:.0%} of the {refused_at:.3g}/s that it seems to allow"
+        rate, why = _rounded(bound), f"{BELOW_REFUSAL:.0%} of the {refused_at:.3g}/s that it seems to allow"
     elif ceiling and fastest >= BELOW * ceiling:
         rate, why = ceiling, "your ceiling, which went well; --max-rate 0 lifts it"
     else:
-        rate, why = well, f"{BELOW:.0%} of what went well: the rest is left to others"
+        rate, why = _rounded(well), f"{BELOW:.0%} of what went well: the rest is left to others"
     confidence, doubt = _confidence(points, curve)
     if refused_at is not None and confidence == "good":
         confidence, doubt = "fair", "one refusal is all that is known of the limit"
-    return Advice(parallel, _rounded(min(rate, bound)), why, confidence, doubt)
+    return Advice(parallel, rate, why, confidence, doubt)
 
 
 def rate_at_refusal(begun: Sequence[float], refused: float) -> float:
