@@ -8,12 +8,10 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from sqlite_utils import Database
-
 from fetcher.errors import StoreError
 from fetcher.model import Table
+from fetcher.stores import migrations
 from fetcher.stores.file import connect_readonly, explained, is_made
-from fetcher.stores.migrations import migrations
 from fetcher.stores.overview import Overview, overview
 from fetcher.stores.schema import make_table, quoted
 from fetcher.stores.verify import Uncovered, uncovered
@@ -100,15 +98,11 @@ class _Schema:
     def __init__(self, conn: sqlite3.Connection) -> None:
         self._there = dict(_objects(conn))
         self._columns = set(_columns(conn))
-        self._steps = (
-            [name for (name,) in conn.execute("SELECT name FROM _sqlite_migrations WHERE migration_set = 'fetcher'")]
-            if "_sqlite_migrations" in self._there
-            else []
-        )
+        self._steps = migrations.done(conn)
 
     def steps(self) -> tuple[tuple[str, ...], tuple[str, ...]]:
         """The steps that it has not been through, and those it has been through that this program does not know."""
-        known = [step.name for step in migrations._migrations]
+        known = migrations.names()
         behind = tuple(name for name in known if name not in self._steps)
         return behind, tuple(name for name in self._steps if name not in known)
 
@@ -116,7 +110,7 @@ class _Schema:
         """Tables and columns, and the statements of indexes, that a new database would have and this one has not."""
         new = sqlite3.connect(":memory:", isolation_level=None)
         try:
-            migrations.apply(Database(new))
+            migrations.apply(new)
             item = tables[0]
             for table in tables:
                 make_table(new, table, item)

@@ -5,22 +5,23 @@ A step that has been released is never edited; what changes becomes a new step b
 
 from __future__ import annotations
 
-from sqlite_utils import Database, Migrations
+import sqlite3
+from collections.abc import Callable
+from typing import TYPE_CHECKING
 
-migrations = Migrations("fetcher")
+if TYPE_CHECKING:
+    from sqlite_utils import Database
 
 APPLICATION_ID = 0x66746368
 """Marks an SQLite file as a database of ours ("ftch", `PRAGMA application_id`)."""
 
 
-@migrations()
 def m001_engine_tables(db: Database) -> None:
     """The tables of the first release."""
     for statement in _FIRST:
         db.execute(statement)
 
 
-@migrations()
 def m002_scopes(db: Database) -> None:
     """What the mirror is to cover: the scopes that any run was asked for, as a JSON list."""
     db.execute("ALTER TABLE sources ADD COLUMN scopes TEXT")
@@ -29,25 +30,60 @@ def m002_scopes(db: Database) -> None:
     )
 
 
-@migrations()
 def m003_search_of_older_mirrors(db: Database) -> None:
     """How far a search has been filled with what was fetched before it was made."""
     db.execute("ALTER TABLE sources ADD COLUMN search_filled_to INTEGER")
 
 
-@migrations()
 def m004_totals(db: Database) -> None:
     """What the network did in a run, and how many rows it wrote."""
     db.execute("ALTER TABLE runs ADD COLUMN rows INTEGER NOT NULL DEFAULT 0")
     db.execute("ALTER TABLE runs ADD COLUMN totals TEXT")
 
 
-@migrations()
 def m005_wanted(db: Database) -> None:
     """What was asked of the source last, and the positions that the mirror is to cover in each scope."""
     db.execute("ALTER TABLE sources ADD COLUMN options TEXT")
     db.execute("ALTER TABLE sources ADD COLUMN wanted TEXT")
 
+
+STEPS: tuple[Callable[[Database], None], ...] = (
+    m001_engine_tables,
+    m002_scopes,
+    m003_search_of_older_mirrors,
+    m004_totals,
+    m005_wanted,
+)
+"""In their order; a step is known by its name."""
+
+
+def apply(conn: sqlite3.Connection) -> None:
+    """Take a database through the steps that it has not been through."""
+    if set(names()).issubset(done(conn)):
+        return
+    # Where pandas is installed sqlite-utils imports it, which takes longer than to open a database many times.
+    from sqlite_utils import Database, Migrations
+
+    migrations = Migrations(_SET)
+    for step in STEPS:
+        migrations()(step)
+    migrations.apply(Database(conn))
+
+
+def names() -> list[str]:
+    """The names of all steps."""
+    return [step.__name__ for step in STEPS]
+
+
+def done(conn: sqlite3.Connection) -> list[str]:
+    """The names of the steps that a database has been through."""
+    if not conn.execute("SELECT 1 FROM sqlite_master WHERE name = '_sqlite_migrations'").fetchone():
+        return []
+    rows = conn.execute("SELECT name FROM _sqlite_migrations WHERE migration_set = ?", [_SET]).fetchall()
+    return [name for (name,) in rows]
+
+
+_SET = "fetcher"
 
 _FIRST = (
     """CREATE TABLE sources (

@@ -16,8 +16,6 @@ from operator import itemgetter
 from pathlib import Path
 from typing import Any, cast
 
-from sqlite_utils import Database
-
 from fetcher.coverage import is_listed
 from fetcher.errors import ConfigurationError, Stopped, StoreError
 from fetcher.learned import Learned
@@ -43,12 +41,11 @@ from fetcher.model import (
     View,
     Work,
 )
-from fetcher.stores import file
+from fetcher.stores import file, migrations
 from fetcher.stores.bulk import array, array_for_keys, decode, for_keys, insert
 from fetcher.stores.file import REFUSED, connect, connect_readonly, explained, is_made, is_new, lock
 from fetcher.stores.filesystem import refuse_network
 from fetcher.stores.indexes import LARGE, Indexes
-from fetcher.stores.migrations import migrations
 from fetcher.stores.proofs import Proofs
 from fetcher.stores.schema import Statements, make_table, make_views, quoted
 from fetcher.stores.search import Search
@@ -171,8 +168,7 @@ class SqliteStore:
     def _prepare(
         self, base_url: str, tables: Sequence[Table], views: Sequence[View], warn: Callable[[str], None]
     ) -> None:
-        db = Database(self._conn)
-        migrations.apply(db)
+        migrations.apply(self._conn)
         with self._transaction():
             for table in tables:
                 make_table(self._conn, table, self._item)
