@@ -43,6 +43,13 @@ Where the answer itself says after how many seconds to ask again, that comes wit
 """
 
 
+AnswerJudge = Callable[[int, Mapping[str, str], Any], Outcome | tuple[Outcome, float] | None]
+"""The same, where headers matter: (status, headers, decoded body, or NO_JSON) → outcome; it is asked first."""
+
+NO_JSON = object()
+"""What a body is taken for that is no JSON."""
+
+
 @dataclass(frozen=True, slots=True)
 class Answer:
     """A good answer: its decoded JSON, the body as it came, and the headers.
@@ -87,6 +94,7 @@ class Client:
         cookies: Mapping[str, SecretStr] | None = None,
         headers: Mapping[str, SecretStr] | None = None,
         judge: Judge | None = None,
+        judge_answer: AnswerJudge | None = None,
         session: requests.Session | None = None,
     ) -> None:
         self._origin = _checked_origin(base_url)
@@ -101,6 +109,7 @@ class Client:
         self._timeout = timeout
         self._first = False
         self._judge = judge
+        self._judge_answer = judge_answer
         self._session = session or _lean_session()
         self._adapter: BaseAdapter = self._session.get_adapter(self.base_url)
         # Preparing a request and reading the environment cost more than the request itself: once is enough.
@@ -215,7 +224,7 @@ class Client:
                     return target
             except ValueError:
                 pass  # An address that is none is not followed either.
-        return judge(response, self._judge, parse)
+        return judge(response, self._judge, parse, self._judge_answer)
 
     def _send(self, url: str, body: bytes | None, headers: Mapping[str, str] | None) -> requests.Response:
         request = requests.PreparedRequest()
@@ -273,7 +282,10 @@ def _checked_origin(base_url: str) -> tuple[str, str | None, int | None]:
 
 
 def judge(
-    response: requests.Response, of_source: Judge | None = None, parse: Parse | None = None
+    response: requests.Response,
+    of_source: Judge | None = None,
+    parse: Parse | None = None,
+    of_answer: AnswerJudge | None = None,
 ) -> Answer | RequestFailed:
     """What a complete response is worth: an Answer, or the failure it stands for.
 
@@ -299,8 +311,10 @@ def judge(
             data = decode(body)
         except ValueError as error:
             flaw = f"no valid JSON ({error})"
-    if flaw is None and of_source is not None:
+    judged = of_answer(status, response.headers, data if flaw is None else NO_JSON) if of_answer is not None else None
+    if judged is None and flaw is None and of_source is not None:
         judged = of_source(status, data)
+    if judged is not None:
         outcome, seconds = judged if isinstance(judged, tuple) else (judged, None)
         if outcome is Outcome.OK:
             return Answer(data, status, body, headers=response.headers)

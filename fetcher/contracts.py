@@ -33,6 +33,10 @@ class Store(Protocol):
         """What is proven listed in each of `scopes`."""
         ...
 
+    def tokens(self) -> Mapping[Scope, str]:
+        """What walks can go on from that an earlier run has begun and not ended."""
+        ...
+
     def claim(
         self, stage: str, most: int, order: Order, bounds: Interval | None, skip: Collection[Key]
     ) -> tuple[list[Work], float | None]:
@@ -137,6 +141,10 @@ class Source(Protocol):
 
     def changes(self, covered: Mapping[Scope, Covered]) -> Sequence[Walk]:
         """Walks that list what has changed of the scopes that are covered up to their heads, since they were walked."""
+        ...
+
+    def resumed(self, walk: Walk, token: str) -> Walk:
+        """The walk as it goes on from what an earlier run has kept of it."""
         ...
 
     def page(self, walk: Walk) -> Page:

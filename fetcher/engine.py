@@ -154,6 +154,11 @@ def survey(
     if store is not None:
         covered, queued = store.coverage(source.scopes), store.counts().work
     walks = _plan_walks(source, covered, plan, universe)
+    tokens = store.tokens() if store is not None else {}
+    walks = [
+        source.resumed(walk, tokens[walk.scopes[0]]) if len(walk.scopes) == 1 and walk.scopes[0] in tokens else walk
+        for walk in walks
+    ]
     density = _density(covered) if source.numbered else None
     missing = sum(walk.hole.size for walk in walks)
     start = Start(

@@ -19,13 +19,15 @@ from fetcher.engine import Engine, survey
 from fetcher.errors import (
     ConfigurationError,
     FetcherError,
+    Interrupted,
     LoginError,
     RemoteError,
     RequestFailed,
     SourceError,
+    Stopped,
     StoreError,
 )
-from fetcher.governor import Governor
+from fetcher.governor import Governor, backoff
 from fetcher.metrics import MetricsFile
 from fetcher.model import (
     Committed,
@@ -46,9 +48,10 @@ from fetcher.model import (
     Walk,
 )
 from fetcher.settings import Settings, SourceOptions, load, login_of, secrets_of
-from fetcher.sources import Defaults, Source, find, of
+from fetcher.sources import Defaults, Source, find, is_source, of
+from fetcher.sources.rest import from_stored
 from fetcher.stop import Stop
-from fetcher.stores.file import options_of_last_run, origin_of, scopes_of, source_of
+from fetcher.stores.file import description_of, options_of_last_run, origin_of, scopes_of, source_of
 from fetcher.stores.sqlite import SqliteStore
 from fetcher.stores.verify import Verdict
 from fetcher.stores.verify import verify as check
@@ -128,9 +131,10 @@ def retry(
     path = Path(db) if db is not None else load(Settings, {}).db_path
     run = _Run(limit, order, stop or Stop(), session, on_start, on_batch, on_progress)
     source = source_of(path)
-    known = find(source).Options.model_fields
+    kind = kind_of(path)
+    known = kind.Options.model_fields
     asked = {name: value for name, value in options_of_last_run(path).items() if name in known}
-    asked |= of(find(source), "options_for")(scopes_of(path))
+    asked |= of(kind, "options_for")(scopes_of(path))
     return _run(source, path, {**asked, **settings}, run, lambda store: store.unpark(chosen, keys) > 0)
 
 
@@ -140,7 +144,27 @@ def verify(db: str | Path) -> Verdict:
     Raises StoreError.
     """
     path = Path(db)
-    return check(path, find(source_of(path)).tables)
+    return check(path, kind_of(path).tables)
+
+
+def kind_of(db: str | Path) -> type[Source]:
+    """The source that the database `db` mirrors; a described one as it was when the database was last written.
+
+    Raises StoreError, ConfigurationError when it is one that is not installed.
+    """
+    name, stored = source_of(Path(db)), description_of(Path(db))
+    return find(name) if stored is None else from_stored(stored)
+
+
+def source_for(name: str, db: Path) -> type[Source]:
+    """The source of that name, which may be one that the database alone knows. Raises ConfigurationError."""
+    if not is_source(name):
+        try:
+            if source_of(db) == name and description_of(db) is not None:
+                return kind_of(db)
+        except StoreError:
+            pass
+    return find(name)
 
 
 @dataclass(frozen=True, slots=True)
@@ -172,6 +196,7 @@ def _run(
         parts.source.tables,
         parts.base_url,
         views=of(parts.source, "views"),
+        description=of(parts.source, "description"),
         clock=parts.stop.time,
         warn=log.warning,
         stopped=parts.stop.is_set,
@@ -302,6 +327,10 @@ class _Listing:
     def numbered(self) -> bool:
         return self.source.tables[0].is_numbered
 
+    def resumed(self, walk: Walk, token: str) -> Walk:
+        found: Walk = of(self.source, "resumed")(walk, token)
+        return found
+
     @property
     def lists_anew(self) -> bool:
         return bool(of(self.source, "lists_anew"))
@@ -378,6 +407,34 @@ def made(kind: type[Source], options: Any) -> Source:
     if getattr_static(source, "scopes", None) is None:
         raise SourceError(f"the source {kind.name} has no scopes: a tuple that names what a run covers")
     return source
+
+
+SETTLING_TRIES = 3
+
+
+def _settled(source: Source, client: Client, path: Path) -> Source:
+    """The source with its tables known. Raises ConfigurationError, RemoteError, LoginError."""
+    if of(source, "settled") is None:
+        return source
+    try:
+        stored = description_of(path)
+    except StoreError:
+        stored = None  # The store is about to say what is wrong.
+    for attempt in range(1, SETTLING_TRIES + 1):
+        try:
+            found: Source = _ask(source, "settled", client, stored)
+            return found
+        except RequestFailed as error:
+            if error.outcome is Outcome.DENIED:
+                raise LoginError(f"the API refuses the listing ({error})") from None
+            if attempt == SETTLING_TRIES or error.outcome is Outcome.GONE:
+                raise RemoteError(f"no usable first answer ({error}): is API_BASE_URL right, is the host up?") from None
+            log.warning("no first answer yet (%s); asking again", error)
+            if client.stop.wait(backoff(attempt, 5.0)):
+                break
+        except Stopped:
+            break
+    raise Interrupted("interrupted before the first answer; nothing was written")
 
 
 def _strange(source: Source, what: str, found: object, wanted: str) -> SourceError:
@@ -457,7 +514,9 @@ class _Parts:
         limit: int | None,
         order: Order,
     ) -> _Parts:
-        kind = find(name)
+        settings = load(Settings, {key: value for key, value in given.items() if key in Settings.model_fields})
+        path = Path(db) if db is not None else settings.db_path
+        kind = source_for(name, path)
         unknown = set(given) - set(Settings.model_fields) - set(kind.Options.model_fields)
         if unknown:
             raise ConfigurationError(f"no setting of {name} is called {', '.join(sorted(unknown))}")
@@ -465,15 +524,12 @@ class _Parts:
             raise ConfigurationError(f"limit: must be at least 1, not {limit}")
         if order not in ("newest", "oldest"):
             raise ConfigurationError(f"order: must be newest or oldest, not {order!r}")
-        settings = load(Settings, {key: value for key, value in given.items() if key in Settings.model_fields})
+        hints = {name: each for name, each in of(kind, "settings").items() if name not in settings.model_fields_set}
+        settings = settings.model_copy(update=hints)
         options = load(kind.Options, {key: value for key, value in given.items() if key in kind.Options.model_fields})
-        path = Path(db) if db is not None else settings.db_path
         options = remembered(kind, options, path)
         asked = options.model_dump(mode="json", exclude=set(secrets_of(kind.Options)))
         source = made(kind, options)
-        if settings.start_from is not None and not kind.tables[0].is_numbered:
-            raise ConfigurationError(f"START_FROM (--start-from): the items of {name} have no numbers to begin at")
-        transform = Transform.of(settings.transform, kind.tables) if settings.transform else None
         listing = _Listing(source, None)
         walks = listing.walks
         workers = settings.max_parallel_requests if listing.has_details else walks
@@ -502,9 +558,18 @@ class _Parts:
                 cookies=of(source, "cookies"),
                 headers=of(source, "headers"),
                 judge=of(source, "judge"),
+                judge_answer=of(source, "judge_answer"),
                 session=session,
             )
             base_url = client.base_url
+            try:
+                source = _settled(source, client, path)
+            except BaseException:
+                client.close()
+                raise
+        if settings.start_from is not None and not source.tables[0].is_numbered:
+            raise ConfigurationError(f"START_FROM (--start-from): the items of {name} have no numbers to begin at")
+        transform = Transform.of(settings.transform, source.tables) if settings.transform else None
         plan = Plan(
             workers=workers,
             batch_size=(None if "db_batch_size" in settings.model_fields_set else of(kind, "transaction"))
@@ -555,7 +620,15 @@ def remembered(kind: type[Source], options: SourceOptions, path: Path) -> Source
     except StoreError:
         return options  # The store is about to say what is wrong.
     known = of(kind, "options_for")(scopes) if scopes else {}
-    return options.model_copy(update={name: value for name, value in known.items() if not getattr(options, name)})
+    unset = {name for name in known if name not in options.model_fields_set or not getattr(options, name)}
+    if of(kind, "description") is not None:
+        for name, value in known.items():
+            if name not in unset and getattr(options, name) != value:
+                raise ConfigurationError(
+                    f"{path} mirrors {kind.name} with {name.upper()} {value!r}, not {getattr(options, name)!r}:"
+                    " name another file"
+                )
+    return options.model_copy(update={name: value for name, value in known.items() if name in unset})
 
 
 def _mirrored_from(path: Path, source: str) -> str | None:

@@ -62,8 +62,10 @@ class Table:
 
     Of the items' table `in_scope` is an SQL condition, true for a row that belongs to the coverage scope `:scope`.
     Coverage counts keys; where these are no whole numbers, it counts what the last column of `position` holds, and an
-    index over `position` finds it. `version` names columns that tell whether an item has changed: it is fetched again
-    when they have.
+    index over `position` finds it. With `unordered` keys say nothing about where in a listing an item is, even if they
+    are numbers: coverage counts whole listings. `version` names columns that tell whether an item has changed: it is
+    fetched again when they have. `detailed` columns, and `extra` beside them, come with an item's own request, as a row
+    of this table in its Detail: being listed again leaves them alone.
 
     `generated` columns come on top. `search` names the columns of texts that full-text search looks into (where items
     have whole numbers for keys, in tables with `parent`), and `index` those by which rows are looked up.
@@ -78,11 +80,13 @@ class Table:
     generated: tuple[Generated, ...] = ()
     search: tuple[str, ...] = ()
     index: tuple[str, ...] = ()
+    unordered: bool = False
+    detailed: tuple[str, ...] = ()
 
     @property
     def is_numbered(self) -> bool:
-        """Whether items have whole numbers for keys."""
-        return self.columns[0].type == "integer"
+        """Whether items have whole numbers for keys, by which they are listed."""
+        return self.columns[0].type == "integer" and not self.unordered
 
 
 @dataclass(frozen=True, slots=True)
@@ -154,6 +158,8 @@ class Page:
     `details` are those of listed items that need no request of their own, by key; `others` are rows of the tables that
     stand alone. Where many pages prove an interval only together, the last of them does, and `began` is when their walk
     began (Unix seconds): what was stored there and is not listed since is listed no more, unless `whole` is false.
+
+    `token` is what its source can go on from behind this page, in a later run too: it is kept until the walk ends.
     """
 
     rows: tuple[Row, ...]
@@ -168,6 +174,7 @@ class Page:
     began: float | None = None
     whole: bool = True
     left_out: tuple[Key, ...] = ()
+    token: str | None = None
 
 
 @dataclass(frozen=True, slots=True)

@@ -11,7 +11,8 @@ from typing import Any
 
 from fetcher.errors import ConfigurationError, StoreError
 from fetcher.sources import registry
-from fetcher.stores.file import connect_readonly, explained
+from fetcher.sources.rest import from_stored
+from fetcher.stores.file import connect_readonly, description_of, explained
 
 _WORDS = 64
 """Words in a snippet; FTS5 makes none longer."""
@@ -66,7 +67,8 @@ def _tables(conn: sqlite3.Connection, path: Path) -> list[str]:
     """The tables that are searched, as the index has them. Raises StoreError when there is no whole search yet."""
     if not conn.execute("SELECT 1 FROM sqlite_master WHERE name = 'search_text'").fetchone():
         (name,) = conn.execute("SELECT name FROM sources").fetchone()
-        kind = registry().get(name)
+        stored = description_of(path)
+        kind = registry().get(name) if stored is None else from_stored(stored)
         if kind is not None and not any(table.search for table in kind.tables):
             raise ConfigurationError(f"{name} has no texts that are searched: ask {path} in SQL")
         raise StoreError(f"{path} has no full-text search yet: the next `fetcher fetch` makes it")

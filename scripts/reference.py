@@ -20,7 +20,7 @@ from types import NoneType
 from typing import Any, get_args
 
 import click
-from pydantic import SecretStr
+from pydantic import BaseModel, SecretStr
 from pydantic.fields import FieldInfo
 from pydantic_settings import BaseSettings
 
@@ -30,7 +30,20 @@ import fetcher
 from fetcher import errors
 from fetcher.cli import EXIT_CODES, cli
 from fetcher.settings import Settings
-from fetcher.sources import Defaults, Source, of, registry
+from fetcher.sources import Defaults, Source, find, of, registry
+from fetcher.sources.rest import shipped
+from fetcher.sources.rest.description import (
+    NEEDED,
+    Auth,
+    Child,
+    Description,
+    Limit,
+    Listing,
+    One,
+    Pages,
+    Signs,
+    Since,
+)
 from fetcher.stores.sqlite import SqliteStore
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -47,6 +60,7 @@ def files() -> Mapping[str, str]:
         "docs/reference/database.md": MADE + database_page(),
         "docs/reference/errors.md": MADE + errors_page(),
         "docs/reference/sources.md": MADE + sources_page(),
+        "docs/reference/descriptions.md": MADE + descriptions_page(),
         "template.env": template(),
     }
 
@@ -194,6 +208,7 @@ TABLES = {
     " ends complete, and dropped while much is fetched.",
     "comments": "The comments on the items; those of an item are replaced as a set.",
     "coverage": "Which stretches of ids, or of time, are proven listed; merged where they touch.",
+    "walks": "Where a list goes on that was walked by an interrupted run, and proves nothing before it has ended.",
     "work": "What is still to do: the queue of the mirror.",
     "failures": "The last evidence of each key that failed; gone once its work succeeds.",
     "runs": "One row for each run of `fetcher fetch`; the row of a run that goes on is at most some 10 s old.",
@@ -454,6 +469,12 @@ COLUMNS: Mapping[str, Mapping[str, str]] = {
         "attempts": "tries that failed so far",
         "failed_at": "when it failed last",
     },
+    "walks": {
+        "source": "the source",
+        "scope": "the scope whose list is walked",
+        "token": "what the next page is asked for with, how many there were, and since when, a JSON object",
+        "kept_at": "when that page was stored",
+    },
     "runs": {
         "id": "the run's number",
         "source": "the source",
@@ -495,6 +516,7 @@ COLUMNS: Mapping[str, Mapping[str, str]] = {
         "scopes": "what any run was asked to cover (content flags), a JSON list; `fetcher verify` wants all of it",
         "options": "what the last run asked of its source, JSON without secrets; `fetcher retry` asks it again",
         "wanted": "the positions that runs were to cover in each scope, a JSON list of [scope, lowest, highest]",
+        "description": "what the source was made from, of a described REST API as JSON; it holds no secret",
         "learned": "what each host was found to allow, a JSON object by host, for the next run",
         "search_filled_to": "null = all fetched items are in `search`; a number = so far it is filled with the items up"
         " to this id that were fetched before there was a search",
@@ -663,6 +685,71 @@ def sources_page() -> str:
         )
     parts.append(for_authors())
     return "\n".join(parts)
+
+
+def descriptions_page() -> str:
+    """Every key that the description of a REST API may have."""
+    parts = [
+        "# Descriptions\n\n"
+        "What the TOML file of a described REST API may say; [how to describe an API](../how-to/describe-an-api.md)"
+        " shows it at work. A path (`meta.next`) leads through the objects of a body.\n"
+    ]
+    for model, title, text in DESCRIBED:
+        rows = (
+            (
+                code(field.alias or name),
+                "needed" if field.is_required() else said_default(field),
+                sentence(field.description),
+            )
+            for name, field in model.model_fields.items()
+        )
+        parts.append(f"## {title}\n\n{text}\n\n{table(('key', 'default', 'meaning'), rows)}")
+    ways = ((code(name), PAGES[name], ", ".join(map(code, NEEDED[name]))) for name in get_args(Pages))
+    parts.append(f"## Pages\n\nWhat `pages` may be.\n\n{table(('pages', 'means', 'needs'), ways)}")
+    coming = ((code(name), kind_of_shipped.__doc__ or "") for name, kind_of_shipped in shipped_kinds().items())
+    parts.append(f"## Shipped\n\nThese come with fetcher.\n\n{table(('name', 'what it is'), coming)}")
+    return "\n".join(parts)
+
+
+DESCRIBED: Sequence[tuple[type[BaseModel], str, str]] = (
+    (Description, "The file", "Keys that stand at the top, before the first `[…]`, and names of what follows."),
+    (Listing, "`[list]`", "The list of the items, and how one page leads to the next."),
+    (Since, "`[list.since]`", "How to ask for what has changed alone."),
+    (One, "`[detail]`", "The request of its own that an item needs."),
+    (
+        Auth,
+        "`[auth]`",
+        "The login, sent as a header. A header in `[headers]` may be such a table too, without `header`.",
+    ),
+    (
+        Signs,
+        "`[gone]`",
+        "How to tell that an item is gone: all that is named has to hold. `[[gone]]` says several ways.",
+    ),
+    (Limit, "`[limited]`", "How to tell a refusal for now: all that is named has to hold. `[[limited]]` says several."),
+    (Child, "`[tables.NAME]`", "A table of what belongs to an item; its first column, `item_key`, names the item."),
+)
+PAGES = {
+    "ids": "ids are numbers up to a highest one: every one is asked for by its own request (`[detail]`)",
+    "cursor": "the next page is asked for with the last item's key, or another of its fields",
+    "page": "the next page has the next number",
+    "offset": "the next page is asked for with how many items come before it",
+    "token": "each page has a token to ask for the next one with",
+    "next": "each page has the address of the next one in its body",
+    "link": 'each page has the address of the next one in its header `Link`, as `rel="next"`',
+    "one": "there is one page alone",
+}
+
+
+def said_default(field: FieldInfo) -> str:
+    value = field.default
+    if value is None or value in ("", (), {}):
+        return ""
+    return code(str(value).lower() if isinstance(value, bool) else str(value))
+
+
+def shipped_kinds() -> Mapping[str, type[Source]]:
+    return {name: find(name) for name in shipped()}
 
 
 def for_authors() -> str:

@@ -10,11 +10,11 @@ import click
 
 from fetcher.cli import EXIT_CODES
 from fetcher.cli.report import duration, place, size, start_lines
-from fetcher.cli.running import follow, running_options, setting_options, settings_for
-from fetcher.mirror import Preview, preview
+from fetcher.cli.running import follow, running_options, setting_options, settings_for, warn_of_unknown
+from fetcher.mirror import Preview, preview, source_for
 from fetcher.mirror import fetch as run
 from fetcher.settings import Settings, further_arguments
-from fetcher.sources import find, registry, unusable
+from fetcher.sources import Source, is_source, registry
 
 
 @click.command(epilog=EXIT_CODES)
@@ -41,37 +41,40 @@ def fetch(
 ) -> int:
     """Mirror SOURCE (pr0gramm) into the database DB (DB_PATH); run again, it goes on where it was.
 
-    One argument is the SOURCE if there is a source of that name, else the DB. What comes after them goes to the SOURCE:
-    files takes each PATH as a folder or file to read. Every setting can be an option, an environment variable or a line
-    in ./.env, in this order.
+    SOURCE is a name, or a file that describes an API and ends in .toml. One argument is the SOURCE if there is a source
+    of that name, else the DB. What comes after them goes to the SOURCE: files takes each PATH as a folder or file to
+    read, a described API takes NAME=VALUE for its variables. Every setting can be an option, an environment variable or
+    a line in ./.env, in this order.
     """
     source, db, more = _split(what)
     given |= more
     settings = settings_for(given, verbose=verbose, log_format=log_format)
+    kind = source_for(source, db or settings.db_path)
     given = {name: value for name, value in given.items() if value is not None}
     if dry_run:
-        _show(preview(source, db, limit=limit, order=order, **given), settings, source, order)
+        warn_of_unknown(kind)
+        _show(preview(source, db, limit=limit, order=order, **given), settings, kind, order)
         return 0
     call = partial(run, source, db, limit=limit, **given)
-    summary = follow(call, settings, source=source, db=db or settings.db_path, order=order, log_format=log_format)
+    summary = follow(call, settings, source=kind, db=db or settings.db_path, order=order, log_format=log_format)
     return summary.exit_code if summary is not None else 0
 
 
 def _split(what: tuple[str, ...]) -> tuple[str, Path | None, dict[str, Any]]:
     """The source, the database, and the option of the source that takes all further arguments."""
-    if len(what) == 1 and what[0] not in registry() and what[0] not in unusable():
+    if len(what) == 1 and what[0] not in registry() and not is_source(what[0]):
         return "pr0gramm", Path(what[0]), {}
     source = what[0] if what else "pr0gramm"
     db, more = Path(what[1]) if len(what) > 1 else None, what[2:]
     if not more:
         return source, db, {}
-    name = further_arguments(find(source).Options)
+    name = further_arguments(source_for(source, db or Path()).Options)
     if name is None:
         raise click.UsageError(f"at most a SOURCE and a DB are expected, got {len(what)} arguments: {' '.join(what)}")
     return source, db, {name: more}
 
 
-def _show(found: Preview, settings: Settings, source: str, order: str) -> None:
+def _show(found: Preview, settings: Settings, source: type[Source], order: str) -> None:
     for line in start_lines(found.start, settings, order, place(source)):
         click.echo(line)
     click.echo(f"Ranges to list: {found.start.holes:,}")

@@ -18,7 +18,7 @@ from tqdm import tqdm
 
 from fetcher.model import Progress, Start, Summary
 from fetcher.settings import Settings
-from fetcher.sources import find, of
+from fetcher.sources import Source, of
 from fetcher.words import counted as counted
 from fetcher.words import duration as duration
 from fetcher.words import size as size
@@ -143,11 +143,17 @@ class Reporter:
             click.echo(line)
 
 
-def place(source: str) -> Callable[[int], str]:
-    """How a run over `source` says where it is."""
-    kind = find(source)
+def place(kind: type[Source]) -> Callable[[int], str]:
+    """How a run over a source says where it is."""
     said: Callable[[int], str] = of(kind, "position_text")
     return (lambda number: f"{_ID}{number}") if kind.tables[0].is_numbered else said
+
+
+def stretch(position: Callable[[int], str], lo: int, hi: int) -> str:
+    """From one position to another, as a person is told."""
+    first, last = position(lo), position(hi)
+    # A number that is alone is a stretch too; a word is not.
+    return first if first == last and not first[:1].isdigit() else f"{first} to {last}"
 
 
 def start_lines(start: Start, settings: Settings, order: str, position: Callable[[int], str]) -> list[str]:

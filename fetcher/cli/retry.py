@@ -11,8 +11,8 @@ import click
 from fetcher.cli import EXIT_CODES
 from fetcher.cli.running import follow, running_options, setting_options, settings_for
 from fetcher.cli.selection import selection_options
+from fetcher.mirror import kind_of
 from fetcher.mirror import retry as run
-from fetcher.stores.file import source_of
 
 
 @click.command(epilog=EXIT_CODES)
@@ -37,7 +37,7 @@ def retry(
     settings = settings_for(given, verbose=verbose, log_format=log_format)
     path = db or settings.db_path
     given = {name: value for name, value in given.items() if value is not None}
-    source = source_of(path)
+    source = kind_of(path)
     call = partial(run, path, outcomes=outcomes, keys=keys, limit=limit, **given)
     summary = follow(call, settings, source=source, db=path, order="newest", log_format=log_format)
     if summary is None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import gc
+import logging
 import shlex
 import sys
 from collections.abc import Callable, Mapping
@@ -16,7 +17,7 @@ from fetcher.cli.report import Reporter, place, start_logging
 from fetcher.errors import FetcherError, Interrupted
 from fetcher.model import Order, Summary
 from fetcher.settings import ENV_FILE, Settings, load, options_of, unknown_keys
-from fetcher.sources import registry
+from fetcher.sources import Source, registry
 from fetcher.stop import Stop, stop_on_signals
 
 F = TypeVar("F", bound=Callable[..., Any])
@@ -65,22 +66,27 @@ def settings_for(given: Mapping[str, Any], *, verbose: int, log_format: str) -> 
     """The settings of a run, once its log goes where it was asked to."""
     settings = load(Settings, {name: value for name, value in given.items() if name in Settings.model_fields})
     level = {0: settings.log_level, 1: "INFO"}.get(verbose, "DEBUG")
-    log = start_logging(level, json_lines=log_format == "json")
-    for key in unknown_keys(_models()):
-        log.warning("%s: %s is no setting; it is ignored", ENV_FILE, key)
+    start_logging(level, json_lines=log_format == "json")
     return settings
+
+
+def warn_of_unknown(source: type[Source]) -> None:
+    """Say which lines of `.env` are no settings."""
+    for key in unknown_keys([*_models(), source.Options]):
+        logging.getLogger("fetcher").warning("%s: %s is no setting; it is ignored", ENV_FILE, key)
 
 
 def follow(
     run: Callable[..., Summary | None],
     settings: Settings,
     *,
-    source: str,
+    source: type[Source],
     db: Path,
     order: Order,
     log_format: str,
 ) -> Summary | None:
     """Call `run` with what tells of it and lets Ctrl-C end it; says how it began, goes on and ended."""
+    warn_of_unknown(source)
     # Batches hold thousands of rows and no cycles: by its own measure the collector looks through them all the time.
     gc.set_threshold(100_000, 20, 50)
     with Reporter(settings, order=order, db=db, json_lines=log_format == "json", position=place(source)) as reporter:

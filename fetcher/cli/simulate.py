@@ -13,6 +13,7 @@ from fetcher.simulator.limiter import Limit, Window
 from fetcher.simulator.mishaps import MISHAPS
 from fetcher.simulator.profile import Knee, Outage, Profile, Share
 from fetcher.simulator.profiles import PROFILES
+from fetcher.simulator.rest.api import STYLES
 from fetcher.simulator.stac.dialect import MATCHED, NEXT_STYLES, QUIRKS, Dialect
 
 
@@ -36,6 +37,7 @@ def _listed(title: str, about: Mapping[str, str]) -> str:
 _EPILOG = "\n\n".join(
     (
         _listed("Profiles", {name: profile.about for name, profile in PROFILES.items()}),
+        _listed("Paths of rest", STYLES),
         _listed("Next links of stac", NEXT_STYLES),
         _listed("Quirks of stac", QUIRKS),
     )
@@ -43,7 +45,7 @@ _EPILOG = "\n\n".join(
 
 
 @click.command(epilog=_EPILOG)
-@click.argument("source", type=click.Choice(["pr0gramm", "stac"]), default="pr0gramm")
+@click.argument("source", type=click.Choice(["pr0gramm", "stac", "rest"]), default="pr0gramm")
 @click.option("--items", type=click.IntRange(min=0), default=3000, show_default=True, help="Items anybody can see.")
 @click.option("--seed", type=int, default=0, show_default=True, help="Another seed makes other items.")
 @click.option("--port", type=click.IntRange(0, 65535), default=8120, show_default=True, help="0 takes any free port.")
@@ -113,18 +115,20 @@ def simulate(
     gzip: bool,
     **faults: Any,
 ) -> None:
-    """Answer like the API of pr0gramm, or a STAC API, on this machine, with made-up items, until Ctrl-C.
+    """Answer like the API of pr0gramm, a STAC API, or a REST API by every way of paging, on this machine, with made-up
+    items, until Ctrl-C.
 
     All goes well unless a profile or an option says otherwise; the options override the profile.
     """
+    from fetcher.simulator.rest.world import RestWorld
     from fetcher.simulator.server import serve
     from fetcher.simulator.stac.world import StacWorld
     from fetcher.simulator.world import World
 
     collections = faults.pop("collections")
     dialect = _dialect({name: faults.pop(name) for name in _DIALECT})
-    if source == "stac" and (login or faults["gone"] is not None):
-        raise click.UsageError("--login and --gone are not for stac")
+    if source != "pr0gramm" and (login or (faults["gone"] is not None and source == "stac")):
+        raise click.UsageError(f"--login and --gone are not for {source}")
     if source != "stac" and (dialect is not None or collections is not None):
         raise click.UsageError("--collections, --next, --matched, --page-…, --big-page and --quirk are for stac")
     profile = _profile(seed, latency, jitter, **faults)
@@ -132,9 +136,11 @@ def simulate(
     def announce(url: str) -> None:
         click.echo(f"Simulating {items:,} items at {url} (Ctrl-C ends it)")
 
-    world: World | StacWorld
+    world: World | StacWorld | RestWorld
     if source == "stac":
         world = StacWorld(seed, items, collections or 2)
+    elif source == "rest":
+        world = RestWorld(seed, items)
     else:
         world = World(seed, items, login or (profile is not None and profile.login is not None))
     try:

@@ -10,10 +10,10 @@ from pathlib import Path
 
 import click
 
-from fetcher.cli.report import duration, size
+from fetcher.cli.report import duration, size, stretch
+from fetcher.mirror import kind_of
 from fetcher.settings import Settings, load
-from fetcher.sources import find, of
-from fetcher.stores.file import source_of
+from fetcher.sources import Source, of
 from fetcher.stores.overview import Overview, RunRow, overview
 
 MOST_RANGES = 10
@@ -25,15 +25,16 @@ MOST_RANGES = 10
 def status(db: Path | None, as_json: bool) -> None:
     """Show what DB (DB_PATH) holds: coverage, counts, work left, last runs; live while a fetch runs elsewhere."""
     path = db or load(Settings, {}).db_path
-    found = overview(path, find(source_of(path)).tables)
+    kind = kind_of(path)
+    found = overview(path, kind.tables)
     if as_json:
         click.echo(json.dumps(asdict(found), default=str))
         return
-    for line in _lines(path, found):
+    for line in _lines(path, found, kind):
         click.echo(line)
 
 
-def _lines(path: Path, found: Overview) -> list[str]:
+def _lines(path: Path, found: Overview, kind: type[Source]) -> list[str]:
     lines = [
         f"{click.format_filename(path)}: mirror of {found.source}{f' ({found.base_url})' if found.base_url else ''},"
         f" {size(found.bytes)}",
@@ -43,18 +44,23 @@ def _lines(path: Path, found: Overview) -> list[str]:
         f"Work:     {found.work:,} left" + _named(found.waiting, "to be tried again"),
         f"Failed:   {found.parked:,} for good" + _named(found.failed, ""),
     ]
-    position = of(find(found.source), "position_text")
+    position = of(kind, "position_text")
     for number, each in enumerate(found.coverage):
         if number == MOST_RANGES:
             lines.append(f"          and {len(found.coverage) - number:,} ranges more (--json shows them)")
             break
         begin = "Coverage:" if not number else "         "
         lines.append(
-            f"{begin} scope {each.scope}: {position(each.lo)} to {position(each.hi)},"
+            f"{begin} scope {each.scope}: {stretch(position, each.lo, each.hi)},"
             f" {each.items:,} items, as of {_when(each.walked_at)}"
         )
     if not found.coverage:
         lines.append("Coverage: nothing listed yet")
+    lines += [
+        f"Begun:    scope {scope}: a list that is not at its end yet, as of {_when(at)}" for scope, at in found.walks
+    ]
+    if found.coverage and of(kind, "caveat"):
+        lines.append(f"          {of(kind, 'caveat')}")
     if found.sweep > 1:
         lines.append(f"Sweep:    {found.sweep}, {'open' if found.sweep_open else 'complete'}")
     running = found.running

@@ -11,10 +11,10 @@ from pathlib import Path
 
 import click
 
-from fetcher.cli.report import counted, plain
+from fetcher.cli.report import counted, plain, stretch
+from fetcher.mirror import kind_of
 from fetcher.settings import Settings, load
-from fetcher.sources import find, of
-from fetcher.stores.file import source_of
+from fetcher.sources import of
 from fetcher.stores.verify import Verdict
 from fetcher.stores.verify import verify as check
 
@@ -42,29 +42,29 @@ def verify(db: Path | None, as_json: bool) -> int:
         if steps:
             click.echo(f"\r\033[KLooking at {what} …", nl=False, err=True)
 
-    source = find(source_of(path))
+    source = kind_of(path)
     verdict = check(path, source.tables, on_step=on_step)
     if steps:
         click.echo("\r\033[K", nl=False, err=True)
     if as_json:
-        click.echo(json.dumps({"complete": verdict.complete, **asdict(verdict)}))
+        click.echo(json.dumps({"complete": verdict.complete, **asdict(verdict), "caveat": of(source, "caveat")}))
     else:
-        for line in _lines(path, verdict, of(source, "position_text")):
+        for line in _lines(path, verdict, of(source, "position_text"), of(source, "caveat")):
             click.echo(line)
     return 0 if verdict.complete else 3
 
 
-def _lines(path: Path, verdict: Verdict, position: Callable[[int], str]) -> list[str]:
+def _lines(path: Path, verdict: Verdict, position: Callable[[int], str], caveat: str) -> list[str]:
     shown = click.format_filename(path)
     items = counted(verdict.items, "item") + (f", {verdict.gone:,} of them gone" if verdict.gone else "")
     if verdict.complete:
         assert verdict.as_of is not None
         when = datetime.fromtimestamp(verdict.as_of).strftime("%Y-%m-%d %H:%M:%S")
-        return [f"{shown}: {items}; complete as of {when}"]
+        return [f"{shown}: {items}; complete as of {when}", *([f"Which means: {caveat}"] if caveat else [])]
     lines = [f"{shown}: {items}; not complete"]
     if verdict.as_of is None:
         lines.append("Nothing was listed yet")
-    holes = [f"scope {each.scope}: {position(each.lo)} to {position(each.hi)}" for each in verdict.uncovered]
+    holes = [f"scope {each.scope}: {stretch(position, each.lo, each.hi)}" for each in verdict.uncovered]
     lines += _some("Not listed", holes, "range")
     if verdict.without_details_count:
         names = _names(verdict.without_details, verdict.without_details_count)

@@ -19,11 +19,11 @@ from fetcher.doctor.remote import Remote, Witness, examine_login
 from fetcher.doctor.settings import examine_file, examine_transform, examine_user_agent, examine_values
 from fetcher.errors import ConfigurationError, Stopped, StoreError
 from fetcher.governor import Governor
-from fetcher.mirror import BYTES_AN_ITEM, base_url_for, remaining, remembered
+from fetcher.mirror import BYTES_AN_ITEM, base_url_for, kind_of, remaining, remembered
 from fetcher.settings import ENV_FILE, Settings, SourceOptions
 from fetcher.sources import Source, find, of, registry
 from fetcher.stop import Stop
-from fetcher.stores.file import is_new, source_of
+from fetcher.stores.file import description_of, is_new, source_of
 from fetcher.stores.health import Health, examine, is_begun
 
 __all__ = ["Finding", "Level", "diagnose", "exit_code"]
@@ -125,7 +125,9 @@ class _Visit:
         self._settings = loaded
         self._path = self._db or loaded.db_path
         yield from wrong
-        kind = self._kind = find(self._mirrored() or self._source_name)
+        mirrored = self._mirrored()
+        described = mirrored is not None and description_of(self._path) is not None
+        kind = self._kind = kind_of(self._path) if described else find(mirrored or self._source_name)
         (self._options,), wrong_options = examine_values([kind.Options], self._given, ENV_FILE)
         yield from wrong_options
         unknown = set(self._given) - set(Settings.model_fields) - set(kind.Options.model_fields)
@@ -154,6 +156,7 @@ class _Visit:
             cookies=of(source, "cookies"),
             headers=of(source, "headers"),
             judge=of(source, "judge"),
+            judge_answer=of(source, "judge_answer"),
             session=self._session,
         )
         self._remote = Remote(source, client, loaded.request_timeout)

@@ -1,8 +1,9 @@
 """The remote APIs on loopback: deterministic ones to develop, test and try the fetcher against.
 
-`Simulator(World())` is a healthy pr0gramm, `Simulator(StacWorld())` a STAC API in the `dialect` it is given. `faults=`
-takes a function that decides about each request, `profile=` a Profile: limits, outages, mishaps by name and share,
-changes while it is watched. `PROFILES` are those that have a name.
+`Simulator(World())` is a healthy pr0gramm, `Simulator(StacWorld())` a STAC API in the `dialect` it is given,
+`Simulator(RestWorld())` a REST API by every way of paging. `faults=` takes a function that decides about each request,
+`profile=` a Profile: limits, outages, mishaps by name and share, changes while it is watched. `PROFILES` are those that
+have a name.
 """
 
 from __future__ import annotations
@@ -12,6 +13,7 @@ from fetcher.simulator.limiter import Limit, Window
 from fetcher.simulator.mishaps import MISHAPS
 from fetcher.simulator.profile import Knee, Login, Outage, Profile, Share
 from fetcher.simulator.profiles import PROFILES
+from fetcher.simulator.rest import RestWorld
 from fetcher.simulator.server import Simulator
 from fetcher.simulator.stac import Dialect, StacWorld
 from fetcher.simulator.world import World
@@ -27,6 +29,7 @@ __all__ = [
     "Login",
     "Outage",
     "Profile",
+    "RestWorld",
     "Share",
     "Simulator",
     "StacWorld",

@@ -8,6 +8,7 @@ from collections.abc import Callable
 from contextlib import suppress
 
 from fetcher.simulator.profile import Profile
+from fetcher.simulator.rest.world import RestWorld
 from fetcher.simulator.stac.world import Key, StacWorld
 from fetcher.simulator.world import ALL_FLAGS, World, mix
 
@@ -18,12 +19,16 @@ class Changes:
     """Changes a world at the rates that a profile has; which items it takes depends on the profile's seed.
 
     Items of pr0gramm that have arrived and those deleted before are left alone; `world.flag` tells what became of an
-    item. STAC items have no flags, they are updated instead.
+    item. STAC items and those of a REST API have no flags, they are updated instead.
     """
 
-    def __init__(self, world: World | StacWorld, profile: Profile) -> None:
+    def __init__(self, world: World | StacWorld | RestWorld, profile: Profile) -> None:
         self._seed = mix(mix(profile.seed) ^ 0xC4A)
-        what = _StacItems(world) if isinstance(world, StacWorld) else _Items(world)
+        what: _Items | _StacItems | _RestItems
+        if isinstance(world, StacWorld):
+            what = _StacItems(world)
+        else:
+            what = _RestItems(world) if isinstance(world, RestWorld) else _Items(world)
         self._kinds: list[tuple[float, Callable[[int], None]]] = [
             (profile.arrive, what.arrive),
             (profile.delete, what.delete),
@@ -102,3 +107,29 @@ class _StacItems:
     def change(self, _draw: int) -> None:
         with suppress(ValueError):
             self._world.update(1)
+
+
+class _RestItems:
+    """What can happen to the items of a REST API."""
+
+    def __init__(self, world: RestWorld) -> None:
+        self._world = world
+        self._removed: deque[int] = deque()
+
+    def arrive(self, _draw: int) -> None:
+        self._world.arrive()
+
+    def delete(self, draw: int) -> None:
+        ids = self._world.ids()
+        if ids:
+            self._removed.append(ids[draw % len(ids)])
+            self._world.remove(self._removed[-1])
+
+    def undelete(self, _draw: int) -> None:
+        if self._removed:
+            self._world.restore(self._removed.popleft())
+
+    def change(self, draw: int) -> None:
+        ids = self._world.ids()
+        if ids:
+            self._world.update(ids[draw % len(ids)])

@@ -19,6 +19,8 @@ from fetcher.simulator.listener import Listener
 from fetcher.simulator.mishaps import MISHAPS
 from fetcher.simulator.pr0gramm import Pr0grammApi
 from fetcher.simulator.profile import Outage, Profile
+from fetcher.simulator.rest.api import RestApi
+from fetcher.simulator.rest.world import RestWorld
 from fetcher.simulator.service import Api, Service
 from fetcher.simulator.stac.api import StacApi
 from fetcher.simulator.stac.dialect import Dialect
@@ -27,7 +29,7 @@ from fetcher.simulator.world import World
 
 _START_SECONDS = 10.0
 
-AnyWorld = TypeVar("AnyWorld", World, StacWorld)
+AnyWorld = TypeVar("AnyWorld", World, StacWorld, RestWorld)
 
 
 class Simulator(Generic[AnyWorld]):
@@ -36,7 +38,8 @@ class Simulator(Generic[AnyWorld]):
     `latency` and `jitter` are seconds: an answer waits `latency` ± `jitter`, evenly spread, the same for the
     same (seed, request, attempt). `faults` is asked before each answer, then `profile`. `port` 0 takes any free one.
     With `gzip` answers are compressed for clients that accept it; with `record` each request is noted in `log`.
-    A StacWorld is served as a STAC API in its `dialect`, a World as pr0gramm's. A context manager.
+    A StacWorld is served as a STAC API in its `dialect`, a RestWorld by every way of paging, a World as pr0gramm's. A
+    context manager.
     """
 
     def __init__(
@@ -66,7 +69,7 @@ class Simulator(Generic[AnyWorld]):
         """Requests so far by kind: "list", "info", "tags", "loggedin" or "other".
 
         Of a STAC API: "landing", "conformance", "collections", "collection", "queryables", "items", "item", "search",
-        "api" or "other".
+        "api" or "other"; of a REST API: "list", "info", "max" or "other".
         """
         return self._service.requests
 
@@ -130,7 +133,7 @@ class Simulator(Generic[AnyWorld]):
 
 
 def serve(
-    world: World | StacWorld,
+    world: World | StacWorld | RestWorld,
     host: str = "127.0.0.1",
     port: int = 8120,
     *,
@@ -162,11 +165,13 @@ def serve(
     return service.requests, service.wrong
 
 
-def _api(world: World | StacWorld, dialect: Dialect | None) -> Api:
+def _api(world: World | StacWorld | RestWorld, dialect: Dialect | None) -> Api:
     """The API that a world is told by."""
     if isinstance(world, StacWorld):
         return StacApi(world, dialect or Dialect())
-    if dialect is not None:
+    if isinstance(world, RestWorld) and dialect is None:
+        return RestApi(world)
+    if dialect is not None or isinstance(world, RestWorld):
         raise ValueError("a dialect is for a StacWorld")
     return Pr0grammApi(world)
 
@@ -196,7 +201,11 @@ def _service(
 
 
 async def _serve_until(
-    stop: asyncio.Event, listener: Listener, service: Service, world: World | StacWorld, profile: Profile | None
+    stop: asyncio.Event,
+    listener: Listener,
+    service: Service,
+    world: World | StacWorld | RestWorld,
+    profile: Profile | None,
 ) -> None:
     """Answer on a listening socket until `stop` is set; leaves no socket open."""
     await listener.open()
@@ -211,7 +220,7 @@ async def _serve_until(
 
 
 def _beside(
-    listener: Listener, service: Service, world: World | StacWorld, profile: Profile
+    listener: Listener, service: Service, world: World | StacWorld | RestWorld, profile: Profile
 ) -> Iterator[Coroutine[Any, Any, None]]:
     """What goes on beside the answering."""
     for outage in profile.outages:

@@ -132,7 +132,7 @@ class Service:
             true = asked.answer(logged_in, fault.shift if fault is not None else 0)
         except Refused as refused:
             true = Body(refused.body, refused.type or JSON, refused.status)
-        extra = None if true.type == JSON else {"Content-Type": true.type}
+        extra = None if true.type == JSON and not true.headers else {"Content-Type": true.type, **true.headers}
         if fault is not None and fault.is_wrong:
             wrong = fault.edit(true.data) if fault.edit else true.data
             named = {**(extra or {}), **fault.headers}

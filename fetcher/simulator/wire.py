@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import lru_cache
 from http import HTTPStatus
 from urllib.parse import unquote_plus
@@ -54,6 +54,7 @@ class Body:
     data: bytes
     type: str = JSON
     status: int = 200
+    headers: Mapping[str, str] = field(default_factory=dict)
 
 
 class Refused(Exception):

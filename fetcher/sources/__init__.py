@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from functools import cache
 from importlib.metadata import entry_points
+from pathlib import Path
 from types import MappingProxyType
 from typing import Any, ClassVar, Protocol, runtime_checkable
 
@@ -31,6 +32,7 @@ from fetcher.model import (
 )
 from fetcher.rows import RowBuilder, malformed
 from fetcher.settings import SourceOptions, option
+from fetcher.sources import rest
 from fetcher.sources.flaws import flaw_of
 from fetcher.sources.listing import newest_first
 from fetcher.words import said
@@ -135,6 +137,24 @@ class Defaults:
     open_scopes: tuple[Scope, ...] | None = None
     """What anybody sees without a login; None where there is no login."""
 
+    settings: Mapping[str, Any] = MappingProxyType({})
+    """Settings of fetcher's own that hold where the user has named no others."""
+
+    caveat: str = ""
+    """What a complete mirror does not prove, as a person is told."""
+
+    description: str | None = None
+    """What its class was made from, kept in its databases so that they can be read without it."""
+
+    settled: Callable[[Any, str | None], Source] | None = None
+    """`settled(client, stored)`: the source with its tables known, where these depend on what the API answers.
+
+    `stored` is the description that the database holds, None before there is one. Raises RequestFailed.
+    """
+
+    judge_answer: Callable[[int, Mapping[str, str], Any], Outcome | tuple[Outcome, float] | None] | None = None
+    """`judge_answer(status, headers, data)`: as `judge`, where headers matter; it is asked first."""
+
     login_hint: str = ""
     """What a person is to do where a login is needed."""
 
@@ -159,6 +179,11 @@ class Defaults:
         None where keys are no numbers, so that nobody can say what comes after a page that was not seen.
         """
         return None
+
+    @staticmethod
+    def resumed(walk: Walk, token: str) -> Walk:  # noqa: ARG004
+        """A walk as it goes on from the `token` of the last page that an earlier run has stored of it."""
+        return walk
 
     @staticmethod
     def changes(client: Any, covered: Mapping[Scope, Covered]) -> Sequence[Walk]:  # noqa: ARG004
@@ -235,14 +260,26 @@ def _installed() -> tuple[Mapping[str, type[Source]], Mapping[str, str]]:
     return kinds, flaws
 
 
+def is_source(name: str) -> bool:
+    """Whether that is the name of a source, or the path of a description of one."""
+    return name.endswith(rest.ENDING) or name in registry() or name in unusable() or name in rest.shipped()
+
+
 def find(name: str) -> type[Source]:
-    """The source of that name. Raises ConfigurationError when there is none that can be used."""
+    """The source of that name, or the one that a file describes; ConfigurationError where none can be used."""
+    if name.endswith(rest.ENDING):
+        return rest.from_file(Path(name))
+    if name not in registry() and name in rest.shipped():
+        return rest.from_shipped(name)
     if name in unusable():
         raise ConfigurationError(f"the source {name} cannot be used: {unusable()[name]}")
     try:
         return registry()[name]
     except KeyError:
-        raise ConfigurationError(f"no source is called {name!r}; there are: {', '.join(registry())}") from None
+        raise ConfigurationError(
+            f"no source is called {name!r}; there are: {', '.join([*registry(), *rest.shipped()])},"
+            " and files that end in .toml"
+        ) from None
 
 
 def _entry(name: str, value: str) -> Any:

@@ -74,6 +74,23 @@ def origin_of(path: Path) -> tuple[str, str]:
     return str(row[0]), str(row[1])
 
 
+def description_of(path: Path) -> str | None:
+    """What the source of a database was made from; None where it is none, or there is no such database yet.
+
+    Raises StoreError.
+    """
+    if is_new(path):
+        return None
+    conn = connect_readonly(path)
+    try:
+        with explained(path):
+            known = conn.execute("SELECT 1 FROM pragma_table_info('sources') WHERE name = 'description'").fetchone()
+            row = conn.execute("SELECT description FROM sources").fetchone() if known else None
+    finally:
+        conn.close()
+    return row[0] if row else None
+
+
 def options_of_last_run(path: Path) -> dict[str, Any]:
     """What the last run asked of its source, in the words of its settings; empty where a database does not say.
 

@@ -47,12 +47,27 @@ def m005_wanted(db: Database) -> None:
     db.execute("ALTER TABLE sources ADD COLUMN wanted TEXT")
 
 
+def m006_described(db: Database) -> None:
+    """What a source was made from, and where walks go on that prove nothing before they have ended."""
+    db.execute("ALTER TABLE sources ADD COLUMN description TEXT")
+    db.execute(
+        """CREATE TABLE walks (
+            source TEXT NOT NULL,
+            scope ANY NOT NULL,
+            token TEXT NOT NULL,
+            kept_at INTEGER NOT NULL,
+            PRIMARY KEY (source, scope)
+        ) STRICT, WITHOUT ROWID"""
+    )
+
+
 STEPS: tuple[Callable[[Database], None], ...] = (
     m001_engine_tables,
     m002_scopes,
     m003_search_of_older_mirrors,
     m004_totals,
     m005_wanted,
+    m006_described,
 )
 """In their order; a step is known by its name."""
 

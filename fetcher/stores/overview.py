@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from fetcher.model import Covered, Table
+from fetcher.model import Covered, Scope, Table
 from fetcher.stores.file import connect_readonly, explained
 
 
@@ -42,7 +42,8 @@ class Overview:
     """Totals of a mirror, its coverage in the current sweep, and its last runs, newest first.
 
     `work` counts what is due or waits for its time, `parked` what failed for good; `waiting` and `failed` split them by
-    the outcome of their last try.
+    the outcome of their last try. `walks` are scopes whose listing was begun and not ended, each with the time of its
+    last page (Unix seconds).
     """
 
     source: str
@@ -60,6 +61,7 @@ class Overview:
     coverage: tuple[Covered, ...]
     runs: tuple[RunRow, ...]
     bytes: int
+    walks: tuple[tuple[Scope, int], ...] = ()
 
     @property
     def running(self) -> RunRow | None:
@@ -90,6 +92,8 @@ def overview(path: Path, tables: Sequence[Table], *, runs: int = 5) -> Overview:
                 "SELECT scope, lo, hi, items, walked_at FROM coverage WHERE sweep = ? ORDER BY scope, lo DESC", [sweep]
             ).fetchall()
             (pages,), (page_size,) = (conn.execute(f"PRAGMA page_{what}").fetchone() for what in ("count", "size"))
+            has_walks = conn.execute("SELECT 1 FROM sqlite_master WHERE name = 'walks'").fetchone()
+            walks = conn.execute("SELECT scope, kept_at FROM walks ORDER BY 1").fetchall() if has_walks else []
             rows = conn.execute(f"SELECT {_RUN} FROM runs ORDER BY id DESC LIMIT ?", [runs]).fetchall()
     finally:
         conn.close()
@@ -109,6 +113,7 @@ def overview(path: Path, tables: Sequence[Table], *, runs: int = 5) -> Overview:
         coverage=tuple(Covered(*row) for row in coverage),
         runs=tuple(RunRow(*row) for row in rows),
         bytes=pages * page_size,
+        walks=tuple(walks),
     )
 
 

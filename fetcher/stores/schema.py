@@ -67,6 +67,10 @@ def make_views(conn: sqlite3.Connection, views: Sequence[View], warn: Callable[[
             warn(f"the view {name} is not made: the database has something else of that name")
 
 
+DETAILED = "the item's own"
+"""Names the statement that writes rows of items which their own requests gave."""
+
+
 class Statements:
     """The SQL that depends on a source's tables, composed once.
 
@@ -78,8 +82,15 @@ class Statements:
         table, key = quoted(item.name), quoted(item.columns[0].name)
         columns = [*(quoted(column.name) for column in item.columns), "extra"]
         listed = [*columns, "listed_at"]
-        changes = [f"{name} = excluded.{name}" for name in listed[1:]]
+        # What comes with an item's own request is not for its listing to overwrite.
+        later = {*map(quoted, item.detailed), *(("extra",) if item.detailed else ())}
+        changes = [f"{name} = excluded.{name}" for name in listed[1:] if name not in later]
         changes += ["fetched_at = ifnull(excluded.fetched_at, fetched_at)", "unlisted_at = NULL", "gone_at = NULL"]
+        # What its listing gives too, and its own request does not, stays.
+        own = ", ".join(
+            f"{name} = excluded.{name}" if name in later else f"{name} = ifnull(excluded.{name}, {table}.{name})"
+            for name in columns[1:]
+        )
         self.numbered = item.is_numbered
         position = quoted(item.position[-1]) if item.position else key if self.numbered else None
         within = f"{position} BETWEEN :lo AND :hi" if position else "1"
@@ -88,6 +99,11 @@ class Statements:
                 f"INSERT INTO {table} ({', '.join([*columns, 'first_seen_at', 'listed_at', 'fetched_at'])}) VALUES ",
                 len(columns) + 3,
                 f" ON CONFLICT ({key}) DO UPDATE SET {', '.join(changes)}",
+            ),
+            DETAILED: (
+                f"INSERT INTO {table} ({', '.join(columns)}) VALUES ",
+                len(columns),
+                f" ON CONFLICT ({key}) DO UPDATE SET {own}",
             ),
             "work": (
                 "INSERT INTO work (source, stage, key, priority, due_at) VALUES ",

@@ -47,7 +47,7 @@ from fetcher.stores.file import REFUSED, connect, connect_readonly, explained, i
 from fetcher.stores.filesystem import refuse_network
 from fetcher.stores.indexes import LARGE, Indexes
 from fetcher.stores.proofs import Proofs
-from fetcher.stores.schema import Statements, make_table, make_views, quoted
+from fetcher.stores.schema import DETAILED, Statements, make_table, make_views, quoted
 from fetcher.stores.search import Search
 from fetcher.stores.worklist import Worklist
 
@@ -105,6 +105,7 @@ class SqliteStore:
         base_url: str,
         *,
         views: Sequence[View] = (),
+        description: str | None = None,
         clock: Callable[[], float] = time.time,
         warn: Callable[[str], None] = lambda _: None,
         stopped: Callable[[], bool] = lambda: False,
@@ -124,7 +125,7 @@ class SqliteStore:
         try:
             with explained(path):
                 store._use(connect(path))
-                store._prepare(base_url, tables, views, warn)
+                store._prepare(base_url, tables, views, description, warn)
                 # From here on `_begin` waits, in steps short enough for Ctrl-C.
                 store._conn.execute("PRAGMA busy_timeout = 250")
                 if store._search is not None:
@@ -166,7 +167,12 @@ class SqliteStore:
             self._lock = None
 
     def _prepare(
-        self, base_url: str, tables: Sequence[Table], views: Sequence[View], warn: Callable[[str], None]
+        self,
+        base_url: str,
+        tables: Sequence[Table],
+        views: Sequence[View],
+        description: str | None,
+        warn: Callable[[str], None],
     ) -> None:
         migrations.apply(self._conn)
         with self._transaction():
@@ -182,6 +188,8 @@ class SqliteStore:
             elif row[0] != base_url:
                 warn(f"{self.path} was mirrored from {row[0]} so far; now from {base_url}")
                 self._conn.execute("UPDATE sources SET base_url = ? WHERE name = ?", [base_url, self.source])
+            if description is not None:
+                self._conn.execute("UPDATE sources SET description = ? WHERE name = ?", [description, self.source])
             make_views(self._conn, views, warn)
             if self._search is not None:
                 self._search.make(self._conn, self.source)
@@ -220,6 +228,13 @@ class SqliteStore:
             if each.scope in found:
                 found[each.scope].append(each)
         return found
+
+    def tokens(self) -> dict[Scope, str]:
+        """What walks can go on from that an earlier run has begun and not ended."""
+        with explained(self.path):
+            if not self._conn.execute("SELECT 1 FROM sqlite_master WHERE name = 'walks'").fetchone():
+                return {}  # An older database that is only looked at.
+            return dict(self._conn.execute("SELECT scope, token FROM walks WHERE source = ?", [self.source]).fetchall())
 
     def claim(
         self, stage: str, most: int, order: Order, bounds: Interval | None, skip: Collection[Key]
@@ -263,6 +278,7 @@ class SqliteStore:
         if full and not sweep.open:
             # What was fetched up to this very second counts as fetched before it.
             with self._transaction():
+                self._conn.execute("DELETE FROM walks WHERE source = ?", [self.source])
                 self._conn.execute(
                     "UPDATE sources SET sweep = sweep + 1, sweep_started_at = ?, sweep_ended_at = NULL WHERE name = ?",
                     [int(self._clock()) + 1, self.source],
@@ -303,7 +319,7 @@ class SqliteStore:
                 "UPDATE sources SET work = work + ?, parked = parked - ? WHERE name = ?", [due, due, self.source]
             )
             for stage, key in chosen:
-                if stage == "item" and isinstance(key, int):
+                if stage == "item" and isinstance(key, int) and self._sql.numbered:
                     self._proofs.uncover(key)
                 elif stage == "item":
                     # Nobody knows where among all others it is listed.
@@ -595,6 +611,8 @@ class SqliteStore:
                     # What failed for good and is listed no more may be gone: it is asked for once more.
                     again = self._work.make_due(stage, missed)
                     queued, parked = queued + again, parked - again
+        if page.token is not None or page.proven is not None:
+            self._keep_token(page, now)
         self._proofs.recount(overlapped, sweep.number)
         if page.proven is not None:
             for scope in page.scopes:
@@ -602,6 +620,17 @@ class SqliteStore:
             lost = [key for key in self._work.parked("list") if is_listed(key, page.scopes, page.proven)]
             parked -= self._work.forget("list", lost)
         return len(keys.difference(known)), queued, parked
+
+    def _keep_token(self, page: Page, now: int) -> None:
+        """Keep what a walk can go on from, as long as there is any of it left."""
+        for scope in page.scopes:
+            if page.token and page.proven is None:
+                self._conn.execute(
+                    "INSERT OR REPLACE INTO walks (source, scope, token, kept_at) VALUES (?, ?, ?, ?)",
+                    [self.source, scope, page.token, now],
+                )
+            else:
+                self._conn.execute("DELETE FROM walks WHERE source = ? AND scope = ?", [self.source, scope])
 
     def _versions(self, page: Page) -> dict[Key, list[Any]]:
         """What tells whether an item has changed, of each item of a page."""
@@ -677,6 +706,8 @@ class SqliteStore:
                 for_keys(self._conn, self._sql.clear[name], replaced)
             written[name] = [sorted(details[key].rows.get(name, ()), key=itemgetter(1)) for key in keys]
             insert(self._conn, self._sql, name, list(chain.from_iterable(written[name])))
+        own = [row for key in keys for row in details[key].rows.get(self._item.name, ())]
+        insert(self._conn, self._sql, DETAILED, own)
         if self._search is not None:
             self._search.add(self._conn, keys, written)
 

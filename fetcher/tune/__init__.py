@@ -16,10 +16,10 @@ from requests import Session
 from fetcher.client import Client
 from fetcher.doctor.sayings import saying
 from fetcher.errors import ConfigurationError, Interrupted, LoginError, RemoteError, RequestFailed, Stopped
-from fetcher.mirror import base_url_for, made, remembered
+from fetcher.mirror import base_url_for, made, remembered, source_for
 from fetcher.model import Outcome
 from fetcher.settings import Settings, load, login_of
-from fetcher.sources import Source, find, of
+from fetcher.sources import Source, of
 from fetcher.stop import Stop
 from fetcher.stores.sample import sample
 from fetcher.tune.levels import Level, Measuring
@@ -130,15 +130,15 @@ class _Visit:
         stop: Stop,
         session: Session | None,
     ) -> None:
-        kind = find(name)
+        settings = load(Settings, {key: value for key, value in given.items() if key in Settings.model_fields})
+        self._path = Path(db) if db is not None else settings.db_path
+        kind = source_for(name, self._path)
         unknown = set(given) - set(Settings.model_fields) - set(kind.Options.model_fields)
         if unknown:
             raise ConfigurationError(f"no setting of {name} is called {', '.join(sorted(unknown))}")
         if kind.base_url is None:
             raise ConfigurationError(f"{name} are read on this machine: there is no API to measure")
-        settings = load(Settings, {key: value for key, value in given.items() if key in Settings.model_fields})
         options = load(kind.Options, {key: value for key, value in given.items() if key in kind.Options.model_fields})
-        self._path = Path(db) if db is not None else settings.db_path
         self._settings = settings
         self._source = made(kind, remembered(kind, options, self._path))
         self._setting = _setting_of(kind)
@@ -165,6 +165,7 @@ class _Visit:
             cookies=of(self._source, "cookies"),
             headers=of(self._source, "headers"),
             judge=of(self._source, "judge"),
+            judge_answer=of(self._source, "judge_answer"),
             session=session,
         )
         what = "details of items" if has_details(kind) else "list pages"
