@@ -17,12 +17,13 @@ from pydantic import SecretStr
 
 from fetcher.errors import ConfigurationError, RequestFailed
 from fetcher.model import Interval, Outcome, Walk
-from fetcher.sources.stac import Stac, _At, items
+from fetcher.sources.stac import Stac, items
 from fetcher.sources.stac.api import Api, Collection
 from fetcher.sources.stac.paging import Request, next_of
 from fetcher.sources.stac.search import Search
 from fetcher.sources.stac.tables import TABLES, VIEWS
 from fetcher.sources.stac.times import FIRST, LAST, asked, seconds, text_of
+from fetcher.sources.stac.windows import At
 from fetcher.stores.schema import make_table, make_views
 
 DATA = Path(__file__).parent / "data" / "stac"
@@ -389,6 +390,7 @@ def test_a_second_is_read_as_it_is_written(second: int) -> None:
 def source(extent: Interval, **options: Any) -> Stac:
     made = Stac(Stac.Options(**options))
     made._api = Api({"c": Collection("c", {}, extent)}, "/search", ("post",), filters=False, queries=False)
+    made._windows.extents = {"c": extent}
     return made
 
 
@@ -409,8 +411,8 @@ def test_the_parts_of_a_window_are_all_of_it_in_order(
 ) -> None:
     stac = source(Interval(first, first + length))
     hole = Interval(lo, lo + size - 1)
-    where = _At(count=10, span=None if at is None else Interval(at, at), depth=3)
-    found = stac._divided(Walk(hole, ("c",), order, head=head, at=where), where, parts, 1000)
+    where = At(count=10, span=None if at is None else Interval(at, at), depth=3)
+    found = stac._windows.divided(Walk(hole, ("c",), order, head=head, at=where), where, parts, 1000)
     if size == 1:
         assert not found
         return
@@ -422,7 +424,7 @@ def test_the_parts_of_a_window_are_all_of_it_in_order(
     assert all(each.hole.size for each in ascending)
     assert [each.head for each in ascending] == [False] * (len(ascending) - 1) + [head]
     assert all(each.at.depth == 4 and each.at.request is None for each in ascending)
-    windows = [stac._window(each) or "../.." for each in ascending]
+    windows = [stac._windows.window(each) or "../.." for each in ascending]
     ends = [window.split("/") for window in windows]
     assert all(one[1] in (other[0], just_below(other[0])) for one, other in pairwise(ends)), "nothing lies between"
 
@@ -433,10 +435,10 @@ def just_below(moment: str) -> str:
 
 def test_many_items_of_one_second_get_a_window_of_their_own() -> None:
     stac = source(Interval(FIRST, LAST))
-    at = _At(count=100, span=Interval(1000, 1000))
-    found = stac._divided(Walk(Interval(0, 100_000), ("c",), at=at), at, 2, None)
+    at = At(count=100, span=Interval(1000, 1000))
+    found = stac._windows.divided(Walk(Interval(0, 100_000), ("c",), at=at), at, 2, None)
     assert Interval(1000, 1000) in [each.hole for each in found]
-    assert not stac._divided(replace(found[0], hole=Interval(1000, 1000)), at, 2, None)
+    assert not stac._windows.divided(replace(found[0], hole=Interval(1000, 1000)), at, 2, None)
 
 
 # --- searches ---------------------------------------------------------------------------------------
