@@ -9,6 +9,7 @@ import signal
 import sqlite3
 import subprocess
 import sys
+import time
 from collections.abc import Callable
 from contextlib import closing
 from pathlib import Path
@@ -203,17 +204,23 @@ def test_killed_runs_end_in_what_one_run_makes(way: str, tmp_path: Path, simulat
 # --- faults -----------------------------------------------------------------------------------------
 
 
+def none_remaining(seconds: int) -> Answer:
+    """The refusal of GitHub."""
+    headers = {"X-RateLimit-Remaining": "0", "X-RateLimit-Reset": str(int(time.time()) + seconds)}
+    return Answer(403, headers, b'{"message":"API rate limit exceeded for 127.0.0.1."}')
+
+
 @pytest.mark.parametrize("way", WAYS)
 def test_a_hostile_api_costs_no_item(way: str, tmp_path: Path, db: Path, simulate: Simulate) -> None:
     world = RestWorld(seed=10, items=120)
-    profile = Profile(
-        seed=1,
-        mishaps=tuple(
-            Share(what, 0.05) for what in ("500", "429", "truncated", "html", "empty", "reset", "403-remaining")
-        ),
-    )
+    mishaps = tuple(Share(what, 0.05) for what in ("500", "429", "truncated", "html", "empty", "reset"))
+
+    def fault(kind: str, key: int, attempt: int) -> Answer | None:
+        return none_remaining(1) if kind != "max" and (key + attempt) % 40 == 3 else None
+
     head = '[limited]\nstatus = [403]\nheader = {X-RateLimit-Remaining = "0"}\nreset = "X-RateLimit-Reset"'
-    mirror(described(tmp_path, way, head=head), db, simulate(world, profile=profile), max_backoff_seconds=0.05)
+    simulator = simulate(world, profile=Profile(seed=1, mishaps=mishaps), faults=fault)
+    mirror(described(tmp_path, way, head=head), db, simulator, max_backoff_seconds=0.05)
     assert_mirrored(db, world)
 
 
@@ -367,6 +374,7 @@ BAD = [
     (GOOD + "[tables.x]\nfrom = 'x'\nkey = 'id'\ncolumns = {n = 'text'}", "tables.x.key: is not one of its columns"),
     (GOOD + "[detail]\nurl = 'x'", "detail.url: has to begin with /"),
     (GOOD + "[variables]\nuser_agent = ''", "user_agent is a name of fetcher's own"),
+    (GOOD + "[variables]\nuser = ''", "variables.user: the environment has USER already"),
     ("rate = 0\n" + GOOD, "rate: input should be greater than 0"),
     ("name = 'No Name'\n" + GOOD, "name: string should match"),
     ("[list]\npages = 'ids'\nnewest = '/n'", 'detail: is needed where list.pages = "ids"'),
@@ -378,12 +386,20 @@ BAD = [
 def test_what_is_wrong_with_a_description_is_a_line_that_names_the_key(text: str, words: str, tmp_path: Path) -> None:
     path = tmp_path / "bad.toml"
     path.write_text(text, encoding="utf-8")
-    done = run_fetcher("fetch", str(path), str(tmp_path / "x.db"))
+    with pytest.raises(ConfigurationError) as caught:
+        find(str(path))
+    message = str(caught.value)
+    assert message.startswith(f"{path}: ")
+    assert words in message
+    assert "\n" not in message
+
+
+def test_a_bad_description_is_one_line_and_writes_nothing(tmp_path: Path) -> None:
+    (tmp_path / "bad.toml").write_text(GOOD + "size = 0")
+    done = run_fetcher("fetch", "bad.toml", "x.db")
     assert done.returncode == 2
-    (line,) = done.stderr.splitlines()
-    assert line.startswith(f"fetcher: {path}: ")
-    assert words in line
-    assert not (tmp_path / "x.db").exists()
+    assert done.stderr == "fetcher: bad.toml: list.size: input should be greater than or equal to 1, not 0\n"
+    assert not Path("x.db").exists()
 
 
 def test_a_file_that_is_not_there_is_said(tmp_path: Path) -> None:
@@ -448,11 +464,13 @@ def test_github_issues(db: Path, simulate: Simulate) -> None:
 
 def test_github_says_that_nothing_remains_by_403(db: Path, simulate: Simulate) -> None:
     world = RestWorld(seed=19, items=150)
-    profile = Profile(mishaps=(Share("403-remaining", 1.0),))
-    simulator = simulate(world, profile=profile)
+    simulator = simulate(
+        world, faults=lambda kind, key, attempt: none_remaining(2) if (key, attempt) == (100, 1) else None
+    )
     repo = {"github_owner": "python", "github_repo": "cpython"}
     summary = mirror("github-issues", db, simulator, "/github", **repo)
-    assert summary.counts.limited >= 1
+    assert summary.counts.limited == 1
+    assert summary.seconds > 1
     assert column(db, "SELECT number FROM items ORDER BY 1") == list(world.ids())
 
 

@@ -41,11 +41,6 @@ def _retry_after_seconds(status: int, _draw: int, seconds: float) -> Answer:
     return Answer(status, {"Retry-After": str(max(1, round(seconds)))}, b"{}")
 
 
-def _none_remaining(_draw: int, seconds: float) -> Answer:
-    headers = {"X-RateLimit-Remaining": "0", "X-RateLimit-Reset": str(int(time.time() + seconds + 1))}
-    return Answer(403, headers, b'{"message":"API rate limit exceeded for 127.0.0.1."}')
-
-
 def _retry_after_date(_draw: int, seconds: float) -> Answer:
     # A second more: a date has no fractions, and would have passed on arrival.
     return Answer(429, {"Retry-After": formatdate(time.time() + seconds + 1, usegmt=True)}, b"{}")
@@ -103,7 +98,6 @@ MISHAPS: Mapping[str, Mishap] = {
     "429-hours": Mishap(_status(429, Retry_After=str(SIX_HOURS)), "429 with Retry-After of six hours"),
     "limit-200": Mishap(_status(200, bodies.LIMIT_REACHED), "limitReached in a body with status 200"),
     "limit-4xx": Mishap(_limit_in_4xx, "limitReached in a body with status 400, 403 or 420"),
-    "403-remaining": Mishap(_none_remaining, "403 with X-RateLimit-Remaining: 0, as GitHub"),
     "503": Mishap(_status(503), "503 alone"),
     "503-after": Mishap(partial(_retry_after_seconds, 503), "503 with Retry-After in seconds"),
     # Breakdowns

@@ -23,6 +23,9 @@ _PLACE = re.compile(r"\{([A-Za-z_][A-Za-z0-9_]*)\}")
 _SECRET = re.compile(r"(?i)(proxy-)?authorization|cookie|.*(api[-_]?key|token|secret|password).*")
 """Names of headers and parameters whose values are nobody else's business."""
 
+_TAKEN = {"home", "host", "hostname", "lang", "logname", "mail", "path", "pwd", "shell", "term", "tmpdir", "user"}
+"""Names that most environments have: a variable of that name would be set without anybody knowing."""
+
 NEEDED: Mapping[str, tuple[str, ...]] = {
     "ids": ("newest",),
     "cursor": ("url", "parameter"),
@@ -205,6 +208,9 @@ class Description(_Keys):
     def _fits(self) -> Self:
         if self.list.pages == "ids" and self.detail is None:
             raise ValueError('detail: is needed where list.pages = "ids"')
+        for name in self.variables:
+            if name.lower() in _TAKEN:
+                raise ValueError(f"variables.{name}: the environment has {name.upper()} already: take another name")
         for key, text, known in self._texts():
             for place in _PLACE.findall(text):
                 if place not in known:
