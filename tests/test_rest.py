@@ -336,6 +336,8 @@ def test_a_secret_comes_from_the_environment_and_is_stored_nowhere(
         mirror(source, db, simulator)
     assert_mirrored(db, world)
     assert "s3cret" not in caplog.text
+    with pytest.raises(ConfigurationError, match="shop_token: is not one of the variables: there are none"):
+        mirror(source, db, simulator, rest_variables=("shop_token=f00-s3cret",))
     for path in db.parent.iterdir():
         assert b"s3cret" not in path.read_bytes()
 
@@ -479,7 +481,7 @@ def test_github_needs_to_know_the_repository(tmp_path: Path) -> None:
     assert (done.returncode, done.stderr) == (2, "fetcher: github-issues needs GITHUB_OWNER (github_owner=…)\n")
     done = run_fetcher("fetch", "github-issues", str(tmp_path / "x.db"), "owner=python")
     assert done.returncode == 2
-    assert "owner=python: is not one of the variables: github_owner=…, github_repo=…" in done.stderr
+    assert "owner: is not one of the variables: github_owner=…, github_repo=…" in done.stderr
 
 
 def test_a_table_of_a_datasette(db: Path, simulate: Simulate) -> None:

@@ -119,15 +119,16 @@ class _Visit:
 
     def _examine_settings(self) -> Iterator[Finding]:
         models: list[type[BaseSettings]] = [Settings, *(kind.Options for kind in registry().values())]
+        if self._db is not None and self._is_described(self._db):
+            models.append(kind_of(self._db).Options)
         yield from examine_file(ENV_FILE, models)
         (loaded,), wrong = examine_values([Settings], self._given, ENV_FILE)
         assert isinstance(loaded, Settings)
         self._settings = loaded
         self._path = self._db or loaded.db_path
         yield from wrong
-        mirrored = self._mirrored()
-        described = mirrored is not None and description_of(self._path) is not None
-        kind = self._kind = kind_of(self._path) if described else find(mirrored or self._source_name)
+        described = self._is_described(self._path)
+        kind = self._kind = kind_of(self._path) if described else find(self._mirrored() or self._source_name)
         (self._options,), wrong_options = examine_values([kind.Options], self._given, ENV_FILE)
         yield from wrong_options
         unknown = set(self._given) - set(Settings.model_fields) - set(kind.Options.model_fields)
@@ -169,6 +170,14 @@ class _Visit:
             return source_of(self._path)
         except StoreError:
             return None
+
+    @staticmethod
+    def _is_described(path: Path) -> bool:
+        """Whether a database mirrors an API that it knows the description of."""
+        try:
+            return description_of(path) is not None
+        except StoreError:
+            return False
 
     def _examine_remote(self, *, offline: bool) -> Iterator[Finding]:
         if self._source is not None:

@@ -71,11 +71,13 @@ class RestOptions(SourceOptions):
     def _told(cls, values: Any) -> Any:
         """NAME=VALUE in place of the variable of that name."""
         given = values.get("rest_variables") if isinstance(values, dict) else None
+        # A secret is no variable: on a command line others can read it, and variables are stored.
+        known = [name for name, field in cls.model_fields.items() if field.annotation is str]
         for each in given if isinstance(given, list | tuple) else ():
             name, equals, value = str(each).partition("=")
-            if not equals or name not in cls.model_fields or name == "rest_variables":
-                known = ", ".join(f"{each}=…" for each in cls.model_fields if each != "rest_variables") or "none"
-                raise ValueError(f"{each}: is not one of the variables: {known}")
+            if not equals or name not in known:
+                there = ", ".join(f"{one}=…" for one in known) or "there are none"
+                raise ValueError(f"{name}: is not one of the variables: {there}")
             values = {**values, name: value}
         return values
 
