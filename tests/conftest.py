@@ -13,6 +13,9 @@ from typing import Any
 
 import pytest
 
+# Imported when a first database is made, with pandas where that is installed: not while a test counts seconds.
+import sqlite_utils  # noqa: F401
+
 # So that `tests.helpers` is found, and `fetcher` is the one beside it, however pytest was called.
 sys.path.insert(0, str(Path(__file__).parent.parent))
 
