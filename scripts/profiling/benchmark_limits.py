@@ -34,11 +34,12 @@ LEAST_PAUSE = 0.5
 
 @dataclass(frozen=True, slots=True)
 class Host:
-    """A simulated API: what `fetcher simulate` is given, and when (Unix time) it began."""
+    """A simulated API: where it is, what it notes, when (Unix time) it began, and its process."""
 
     url: str
     log: Path
     began: float
+    pid: int
 
     def entries(self) -> list[tuple[float, bool]]:
         """(seconds since the start, whether it was refused) of every request so far."""
@@ -93,7 +94,7 @@ def simulated(folder: Path, *options: str, seed: int, items: int = ITEMS) -> Ite
         line = process.stdout.readline().decode()
         if "http://" not in line:
             raise Wrong(f"the simulator does not start: {errors.read_text()[-2000:]}")
-        yield Host(line.split(" at ")[1].split()[0], log, time.time())
+        yield Host(line.split(" at ")[1].split()[0], log, time.time(), process.pid)
     finally:
         process.terminate()
         try:

@@ -317,7 +317,7 @@ def load() -> str:
 
 def machine(folder: Path) -> dict[str, str]:
     """What the figures were measured on."""
-    versions = {name: _version(name) for name in ("requests", "urllib3", "aiohttp")}
+    versions = {name: _version(name) for name in ("requests", "urllib3", "aiohttp", "pystac-client", "pyarrow")}
     return {
         "Python": f"{platform.python_implementation()} {platform.python_version()}",
         "SQLite": sqlite3.sqlite_version,

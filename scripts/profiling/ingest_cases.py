@@ -1,0 +1,226 @@
+"""Cases of the profiling of ingestion: what is run in a fresh process, what the process tells, what is kept of it.
+
+The parent asks `rounds` to run contestants by turns; the child says with `tell` what its work cost.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import resource
+import statistics
+import sys
+import tempfile
+import time
+import tracemalloc
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from measure import HERE, Wrong, run
+
+PLAIN = "plain loop"
+FETCHER = "fetcher"
+
+
+@dataclass(frozen=True, slots=True)
+class Case:
+    """One contestant at one thing: `words` follow the name of `script`."""
+
+    mode: str
+    name: str
+    strategy: str
+    workers: int
+    script: str
+    words: tuple[str, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Result:
+    """What a contestant's rounds cost, each a dict of what `tell` prints; `traced` is from a run of its own."""
+
+    mode: str
+    name: str
+    strategy: str
+    workers: int
+    rounds: tuple[Mapping[str, Any], ...]
+    traced: int | None = None
+
+    def median(self, figure: str) -> float:
+        """The median of one figure over the rounds."""
+        return statistics.median(float(each[figure]) for each in self.rounds)
+
+    def values(self, figure: str) -> list[float]:
+        """One figure of every round, in their order."""
+        return [float(each[figure]) for each in self.rounds]
+
+    @property
+    def seconds(self) -> float:
+        """The median time from the first thing asked for to the last commit."""
+        return self.median("seconds")
+
+    @property
+    def throughput(self) -> float:
+        """Items a second."""
+        return self.median("items") / self.seconds
+
+    @property
+    def cpu_share(self) -> float:
+        """CPU seconds a second: above 1 where several cores were used."""
+        return statistics.median(each["cpu"] / each["seconds"] for each in self.rounds)
+
+    def shares(self, account: str) -> dict[str, float]:
+        """The share of each part of `account` in the wall time: medians."""
+        names = self.rounds[0].get(account) or {}
+        return {
+            name: statistics.median(each[account][name] / each["seconds"] for each in self.rounds) for name in names
+        }
+
+    def plain(self) -> dict[str, Any]:
+        """As it is written as JSON."""
+        return {
+            "mode": self.mode,
+            "case": self.name,
+            "strategy": self.strategy,
+            "workers": self.workers,
+            "median": {"seconds": self.seconds, "throughput": self.throughput, "cpu_share": self.cpu_share},
+            "traced": self.traced,
+            "rounds": list(self.rounds),
+        }
+
+
+# --- the parent -------------------------------------------------------------------------------------
+
+
+Beside = Callable[[Case], Any]
+"""A context manager around one run that gives the words to add and, after it, further figures."""
+
+
+@contextmanager
+def alone(case: Case) -> Iterator[tuple[tuple[str, ...], dict[str, Any]]]:  # noqa: ARG001
+    """Nothing runs beside the contestant."""
+    yield (), {}
+
+
+def rounds(
+    cases: Sequence[Case], folder: Path, count: int, *, beside: Beside = alone, timeout: float = 300
+) -> list[Result]:
+    """Run all cases so many times, by turns, each time another one first; all must bring the same items."""
+    found: dict[Case, list[Mapping[str, Any]]] = {case: [] for case in cases}
+    for number in range(count):
+        first = number * max(1, len(cases) // count) % len(cases)
+        for case in (*cases[first:], *cases[:first]):
+            found[case].append(once(case, folder, beside=beside, timeout=timeout))
+    same(found)
+    return [Result(case.mode, case.name, case.strategy, case.workers, tuple(each)) for case, each in found.items()]
+
+
+def once(case: Case, folder: Path, *more: str, beside: Beside = alone, timeout: float = 300) -> Mapping[str, Any]:
+    """What one run tells. Raises Wrong."""
+    with tempfile.TemporaryDirectory(dir=folder) as name, beside(case) as (words, further):
+        # The folder is the contestant's own, and the file of its errors lies beside it.
+        empty = Path(name) / "run"
+        empty.mkdir()
+        command = [sys.executable, str(HERE / case.script), *case.words, *words, *more]
+        facts = run(command, empty, timeout=timeout).event("end")
+    return {**facts, **further}
+
+
+def same(found: Mapping[Case, Sequence[Mapping[str, Any]]]) -> None:
+    """Raise Wrong where contestants of one case did not bring the same items."""
+    told: dict[str, tuple[Any, str]] = {}
+    for case, each in found.items():
+        for facts in each:
+            what = facts["items"], facts.get("digest")
+            first, who = told.setdefault(case.name, (what, case.strategy))
+            if what != first:
+                raise Wrong(f"{case.name}: {case.strategy} has {what[0]} items, not the same {first[0]} as {who}")
+
+
+# --- the child --------------------------------------------------------------------------------------
+
+
+@dataclass(slots=True)
+class Account:
+    """What a contestant notes on its way: seconds by what they went into, request times, and what it has at the end."""
+
+    parts: dict[str, float] = field(default_factory=dict)
+    latencies: list[float] = field(default_factory=list)
+    items: int = 0
+    bytes: int = 0
+    wrong: int = 0
+    helpers: int = 0
+    digest: str | None = None
+
+    def add(self, part: str, since: float) -> float:
+        """Put the time since then into a part; returns the time now."""
+        now = time.perf_counter()
+        self.parts[part] = self.parts.get(part, 0.0) + now - since
+        return now
+
+
+def tell(
+    work: Callable[[Account], None], check: Callable[[Account], None] = lambda _: None, *, traced: bool = False
+) -> None:
+    """Do the work and print what it cost; `check` looks at what came of it, off the clock."""
+    account = Account()
+    if traced:
+        tracemalloc.start()
+    base = peak_of(os.getpid())
+    began, cpu = time.perf_counter(), _cpu()
+    work(account)
+    seconds, used = time.perf_counter() - began, _cpu() - cpu
+    peak = tracemalloc.get_traced_memory()[1] if traced else None
+    tracemalloc.stop()
+    resident = peak_of(os.getpid()) + account.helpers
+    check(account)
+    latencies = sorted(account.latencies)
+    facts = {
+        "event": "end",
+        "seconds": seconds,
+        "cpu": used,
+        "peak": resident,
+        "grown": resident - base,
+        "items": account.items,
+        "bytes": account.bytes,
+        "wrong": account.wrong,
+        "digest": account.digest,
+        "parts": account.parts,
+        "traced": peak,
+        "latency": {name: _quantile(latencies, share) for name, share in (("median", 0.5), ("p95", 0.95))},
+        "requests": len(latencies),
+    }
+    print(json.dumps(facts), flush=True)
+
+
+def hide_optional() -> None:
+    """Let nothing find pandas and numpy: sqlite-utils imports them where they are, which costs a second and 80 MB.
+
+    Whoever installs fetcher alone does not have them; tools beside it bring them.
+    """
+    sys.modules["pandas"] = sys.modules["numpy"] = None  # type: ignore[assignment]
+
+
+def _cpu() -> float:
+    """CPU seconds of this process and the children it has waited for."""
+    both = (resource.getrusage(who) for who in (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN))
+    return sum(each.ru_utime + each.ru_stime for each in both)
+
+
+def peak_of(pid: int) -> int:
+    """The most memory that a running process ever had resident, in bytes; pages it shares are counted in full."""
+    found = re.search(r"^VmHWM:\s+(\d+) kB", Path(f"/proc/{pid}/status").read_text(), re.MULTILINE)
+    return int(found[1]) * 1024 if found else 0
+
+
+def cpu_of(pid: int) -> float:
+    """CPU seconds that a running process has used so far."""
+    fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
+    return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
+
+
+def _quantile(ordered: Sequence[float], share: float) -> float | None:
+    return ordered[min(len(ordered) - 1, int(len(ordered) * share))] if ordered else None
