@@ -16,17 +16,18 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from functools import partial
 from importlib.util import find_spec
 from pathlib import Path
+from typing import Any
 
 import profile_api_requests as api
 import profile_file_io as file_io
 import profile_mixed as mixed
 from ingest_cases import FETCHER, PLAIN, Beside, Case, Result, alone, once, rounds
-from ingest_findings import SLOWER, Verdict, findings, verdicts
+from ingest_findings import SLOWER, Verdict, conclusions, findings, verdicts
 from ingest_report import draw, report
 from measure import HERE, Wrong, environment, leave, load, machine, shown
 
@@ -213,49 +214,54 @@ def main(words: Sequence[str]) -> int:
     if absent := missing():
         print(f"benchmark_ingest.py needs {', '.join(absent)}: pip install -e '.[profile]'", file=sys.stderr)
         return 2
-    before, began = load(), time.monotonic()
-    results: list[Result] = []
-    with tempfile.TemporaryDirectory(prefix="fetcher-ingest-") as name:
-        only = (PLAIN, FETCHER) if args.check else ()
-        work = Work(Path(name), sizes, only, traces=not (args.no_trace or args.check))
-        for mode, part in PARTS.items():
-            if not args.only or mode in args.only:
-                results += part(work)
-        where = machine(work.folder)
-    held = judged(work, results)
-    judges = args.check or not args.quick
-    for each in held:
-        rounds_ = ", ".join(f"{ratio:.2f}" for ratio in each.ratios)
-        word = "not judged" if not judges else "holds" if each.holds else f"SLOWER than {SLOWER:g} times"
-        print(f"{each.case}: fetcher with one worker / plain loop: {each.median:.2f} ({rounds_}): {word}")
-    if args.check:
-        return 0 if all(each.holds for each in held) else 1
     facts = {
         "command": shown(["scripts/profiling/benchmark_ingest.py", *words]),
         "date": time.strftime("%Y-%m-%d %H:%M UTC", time.gmtime()),
         "quick": args.quick,
-        "seconds": round(time.monotonic() - began, 1),
-        "load_before": before,
-        "load_after": load(),
         "sizes": asdict(sizes),
-        "machine": where,
+        "load_before": load(),
     }
-    partial_run = args.quick or args.only
-    folder = args.results or HERE / "results" / ("partial" if partial_run else "")
+    began = time.monotonic()
+    folder = args.results or HERE / "results" / ("partial" if args.quick or args.only else "")
+    results: list[Result] = []
+    held: list[Verdict] = []
+    with tempfile.TemporaryDirectory(prefix="fetcher-ingest-") as name:
+        only = (PLAIN, FETCHER) if args.check else ()
+        work = Work(Path(name), sizes, only, traces=not (args.no_trace or args.check))
+        facts["machine"] = machine(work.folder)
+        for mode, part in PARTS.items():
+            if args.only and mode not in args.only:
+                continue
+            results += part(work)
+            held = judged(work, results)
+            facts |= {"load_after": load(), "seconds": round(time.monotonic() - began, 1)}
+            if not args.check:
+                # After each part: the last one may take long, or go wrong.
+                write(folder, facts, results, held)
+    for each in held:
+        ratios = ", ".join(f"{ratio:.2f}" for ratio in each.ratios)
+        word = "holds" if each.holds else f"SLOWER than {SLOWER:g} times"
+        word = word if args.check or not args.quick else "not judged"
+        print(f"{each.case}: fetcher with one worker / plain loop: {each.median:.2f} ({ratios}): {word}")
+    return 1 if args.check and not all(each.holds for each in held) else 0
+
+
+def write(folder: Path, facts: Mapping[str, Any], results: Sequence[Result], held: Sequence[Verdict]) -> None:
+    """The results as JSON, the report, and its pictures."""
     folder.mkdir(parents=True, exist_ok=True)
     found = findings(results)
     text = report(facts, results, found, held, draw(results, folder))
     (folder / "benchmark_report.md").write_text(text, encoding="utf-8")
     data = {
         **facts,
+        "conclusions": [asdict(each) for each in conclusions(results)],
         "findings": [asdict(each) for each in found],
         "verdicts": [{**asdict(each), "median": each.median, "holds": each.holds} for each in held],
         "results": [each.plain() for each in results],
     }
-    path = folder / "benchmark_results.json"
-    path.write_text(json.dumps(data, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
-    print(f"written: {os.path.relpath(folder)}/benchmark_report.md, {path.name} and pictures")
-    return 0
+    text = json.dumps(data, indent=1, ensure_ascii=False)
+    (folder / "benchmark_results.json").write_text(text + "\n", encoding="utf-8")
+    say(f"written: {os.path.relpath(folder)}/benchmark_report.md, benchmark_results.json and pictures")
 
 
 if __name__ == "__main__":
