@@ -161,27 +161,22 @@ def test_the_report_has_tables_findings_rules_and_verdicts() -> None:
         result(FETCHER, 1, 2.0, 2.0, server_cpu=0.1),
         result(FETCHER, 10, 0.5, 0.4, server_cpu=0.1, limited=3),
     ]
-    facts = {
-        "quick": False,
-        "machine": {"cores": "2"},
-        "date": "today",
-        "seconds": 1,
-        "load_before": "1",
-        "load_after": "2",
-        "command": "x",
-    }
+    run = {"date": "today", "seconds": 1, "load_before": "1.5", "load_after": "2.5", "command": "x"}
+    facts = {"quick": False, "machine": {"cores": "2"}, "runs": {"api": run}}
     found, judged = ingest_findings.findings(results), ingest_findings.verdicts(results, [CASE])
     text = report(facts, results, found, judged, {"api": "picture.png"})
     assert "| plain loop | 1 | 2.10 (2.00–2.20) | 476 |" in text
     assert "](picture.png)" in text
+    assert "- API: `x`, today, 1 s; load average 1.5 before, 2.5 after" in text
     assert "fetcher: recommended **10** (2,222 items/s)" in text
     assert "| 1,000 items | 0.95 (1.00, 0.91) | holds |" in text
     assert all(rule in text for rule in ingest_findings.RULES)
     assert "## Files" not in text, "nothing was measured of them"
 
 
-def test_results_are_json() -> None:
+def test_results_are_json_and_come_back_from_it() -> None:
     plain = result(FETCHER, 10, 2.0, 1.0, 4.0).plain()
+    assert Result.of(json.loads(json.dumps(plain))).plain() == plain
     assert json.loads(json.dumps(plain))["median"] == {"seconds": 2.0, "throughput": 500.0, "cpu_share": 0.05}
 
 

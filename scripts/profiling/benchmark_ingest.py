@@ -3,6 +3,7 @@
 
 Writes `benchmark_results.json`, `benchmark_report.md` and pictures of throughput against workers into `results/`
 (--quick and --only: `results/partial/`, which is not kept). Takes about ten minutes; --quick: one, and judges nothing.
+--merge FOLDER adds what other runs have written there: each mode is from one run, whose load is told.
 --check measures one worker beside the plain loop alone: exit code 1 when it is slower than noise explains.
 Needs the extra `profile`.
 """
@@ -186,6 +187,7 @@ def arguments(words: Sequence[str]) -> tuple[argparse.Namespace, Sizes]:
     parser.add_argument("--quick", action="store_true", help="tiny sizes, once: shows that all works")
     parser.add_argument("--check", action="store_true", help="only: is one worker slower than the plain loop?")
     parser.add_argument("--only", nargs="+", choices=PARTS, metavar="MODE", help=f"some of: {', '.join(PARTS)}")
+    parser.add_argument("--merge", type=Path, nargs="+", metavar="FOLDER", help="measure nothing: put results together")
     parser.add_argument("--no-trace", action="store_true", help="leave out the runs under tracemalloc")
     parser.add_argument("--results", type=Path, metavar="FOLDER", help="where to write")
     for name, usual in asdict(Sizes()).items():
@@ -214,14 +216,10 @@ def main(words: Sequence[str]) -> int:
     if absent := missing():
         print(f"benchmark_ingest.py needs {', '.join(absent)}: pip install -e '.[profile]'", file=sys.stderr)
         return 2
-    facts = {
-        "command": shown(["scripts/profiling/benchmark_ingest.py", *words]),
-        "date": time.strftime("%Y-%m-%d %H:%M UTC", time.gmtime()),
-        "quick": args.quick,
-        "sizes": asdict(sizes),
-        "load_before": load(),
-    }
-    began = time.monotonic()
+    if args.merge:
+        return merged(args.merge, args.results or HERE / "results")
+    command = shown(["scripts/profiling/benchmark_ingest.py", *words])
+    facts: dict[str, Any] = {"quick": args.quick, "runs": {}}
     folder = args.results or HERE / "results" / ("partial" if args.quick or args.only else "")
     results: list[Result] = []
     held: list[Verdict] = []
@@ -232,9 +230,12 @@ def main(words: Sequence[str]) -> int:
         for mode, part in PARTS.items():
             if args.only and mode not in args.only:
                 continue
+            about = {"command": command, "date": time.strftime("%Y-%m-%d %H:%M UTC", time.gmtime())}
+            about |= {"sizes": asdict(sizes), "load_before": load()}
+            began = time.monotonic()
             results += part(work)
             held = judged(work, results)
-            facts |= {"load_after": load(), "seconds": round(time.monotonic() - began, 1)}
+            facts["runs"][mode] = {**about, "load_after": load(), "seconds": round(time.monotonic() - began, 1)}
             if not args.check:
                 # After each part: the last one may take long, or go wrong.
                 write(folder, facts, results, held)
@@ -244,6 +245,24 @@ def main(words: Sequence[str]) -> int:
         word = word if args.check or not args.quick else "not judged"
         print(f"{each.case}: fetcher with one worker / plain loop: {each.median:.2f} ({ratios}): {word}")
     return 1 if args.check and not all(each.holds for each in held) else 0
+
+
+def merged(given: Sequence[Path], folder: Path) -> int:
+    """Put together what several runs have written; of a mode in several of them, the last one counts."""
+    facts: dict[str, Any] = {"quick": False, "runs": {}}
+    by_mode: dict[str, list[Result]] = {}
+    held: dict[str, Verdict] = {}
+    for each in given:
+        data = json.loads((each / "benchmark_results.json").read_text(encoding="utf-8"))
+        facts["machine"] = data["machine"]
+        facts["quick"] = facts["quick"] or data["quick"]
+        facts["runs"] |= data["runs"]
+        by_mode |= {mode: [Result.of(one) for one in data["results"] if one["mode"] == mode] for mode in data["runs"]}
+        held |= {one["case"]: Verdict(one["case"], tuple(one["ratios"])) for one in data["verdicts"]}
+    results = [one for mode in PARTS for one in by_mode.get(mode, ())]
+    known = {one.name for one in results}
+    write(folder, facts, results, [one for one in held.values() if one.case in known])
+    return 0
 
 
 def write(folder: Path, facts: Mapping[str, Any], results: Sequence[Result], held: Sequence[Verdict]) -> None:

@@ -91,6 +91,12 @@ class Result:
             "rounds": list(self.rounds),
         }
 
+    @classmethod
+    def of(cls, plain: Mapping[str, Any]) -> Result:
+        """What was written as JSON."""
+        named = (plain[name] for name in ("mode", "case", "strategy", "workers"))
+        return cls(*named, rounds=tuple(plain["rounds"]), traced=plain["traced"])
+
 
 # --- the parent -------------------------------------------------------------------------------------
 

@@ -32,9 +32,11 @@ def report(
         lines += ["A quick run: too small to conclude anything from, it shows that all works.", ""]
     lines += [f"- {name}: {value}" for name, value in facts["machine"].items()]
     lines += [
-        f"- date: {facts['date']}; took {facts['seconds']:,.0f} s;"
-        f" load average {facts['load_before']} at the start, {facts['load_after']} at the end",
-        f"- command: `{facts['command']}`",
+        f"- {MODES[mode].partition(':')[0]}: `{run['command']}`, {run['date']}, {run['seconds']:,.0f} s;"
+        f" load average {run['load_before']} before, {run['load_after']} after"
+        for mode, run in facts["runs"].items()
+    ]
+    lines += [
         "- Each case is a fresh process, contestants take turns, and figures are medians of the rounds. All contestants"
         " of a case had the same items, by a digest. The clock runs from the first thing asked for to the last commit,"
         " or to the last line of NDJSON: the start of Python and imports are not in it.",
