@@ -73,22 +73,38 @@ def test_a_server_that_computes_all_the_time_is_told() -> None:
     assert said(results, "server") == [0.9]
 
 
+def line(*points: tuple[int, float]) -> list[Result]:
+    """One strategy at (workers, items a second)."""
+    return [result(FETCHER, workers, 1000 / throughput) for workers, throughput in points]
+
+
 def test_the_fewest_workers_that_are_nearly_as_fast_as_the_best_are_recommended() -> None:
-    assert ingest_findings.recommended([(1, 100), (5, 460), (10, 500), (20, 480)]) == 5
-    assert ingest_findings.recommended([(1, 100), (5, 440), (10, 500), (20, 480)]) == 10
-    assert ingest_findings.recommended([(1, 100), (5, 90)]) == 1
+    assert ingest_findings.recommended(line((1, 100), (5, 460), (10, 500), (20, 480))) == 5
+    assert ingest_findings.recommended(line((1, 100), (5, 440), (10, 500), (20, 480))) == 10
+    assert ingest_findings.recommended(line((1, 100), (5, 90))) == 1
 
 
 def test_returns_diminish_behind_the_last_step_that_gained_a_tenth_a_doubling() -> None:
-    assert ingest_findings.last_gain([(1, 100), (5, 400), (10, 450), (20, 460)]) == 10
-    assert ingest_findings.last_gain([(1, 100), (5, 400), (10, 430), (20, 460)]) == 5
-    assert ingest_findings.last_gain([(1, 100), (2, 105), (4, 100)]) is None
+    assert ingest_findings.last_gain(line((1, 100), (5, 400), (10, 450), (20, 460))) == 10
+    assert ingest_findings.last_gain(line((1, 100), (5, 400), (10, 430), (20, 460))) == 5
+    assert ingest_findings.last_gain(line((1, 100), (2, 105), (4, 100))) is None
+
+
+def test_a_step_that_only_makes_good_an_earlier_loss_is_no_gain() -> None:
+    assert ingest_findings.last_gain(line((1, 100), (5, 60), (10, 99))) is None
 
 
 def test_a_step_of_more_than_a_doubling_has_to_gain_more() -> None:
     # 15 % more for five times the workers is less than a tenth a doubling.
-    assert ingest_findings.last_gain([(1, 100), (5, 115)]) is None
-    assert ingest_findings.last_gain([(1, 100), (2, 115)]) == 2
+    assert ingest_findings.last_gain(line((1, 100), (5, 115))) is None
+    assert ingest_findings.last_gain(line((1, 100), (2, 115))) == 2
+
+
+def test_rounds_that_overlap_are_not_told_apart() -> None:
+    noisy = [result(FETCHER, 1, 5.0, 7.0), result(FETCHER, 10, 3.0, 5.5)]
+    clear = [result(FETCHER, 1, 5.0, 7.0), result(FETCHER, 10, 3.0, 4.0)]
+    assert (ingest_findings.recommended(noisy), ingest_findings.last_gain(noisy)) == (1, None)
+    assert (ingest_findings.recommended(clear), ingest_findings.last_gain(clear)) == (10, 10)
 
 
 def test_what_strategies_gain_is_taken_round_by_round() -> None:

@@ -9,7 +9,6 @@ import math
 import statistics
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from itertools import pairwise
 
 from ingest_cases import FETCHER, PLAIN, Result
 
@@ -38,9 +37,12 @@ RULES = (
     f"CPU share: CPU seconds a second of the plain loop. From {BUSY:g} on it is bound by the processor; below that it"
     " waits, for the disk, for answers, or for a core that others have.",
     f"Saturated server: where the simulated API computes for {BUSY:g} of the time or more, it is what is measured.",
-    f"Recommended concurrency: the fewest workers whose throughput is within {NEAR:.0%} of the best of that strategy.",
-    f"Diminishing returns: the last step to more workers that gained {NEAR:.0%} or more for each doubling;"
-    " behind it more workers do not pay.",
+    "Noise: where the slowest and fastest rounds of two contestants overlap, they are not told apart; one round alone"
+    " tells nothing of noise.",
+    f"Recommended concurrency: the fewest workers whose throughput is within {NEAR:.0%} of the best of that strategy,"
+    " or cannot be told from it for noise.",
+    f"Diminishing returns: the last step to more workers that gained {NEAR:.0%} or more for each doubling over the best"
+    " with fewer, beyond noise; behind it more workers do not pay.",
     "Beside the plain loop: the time of the loop divided by that of the strategy at its recommended concurrency, round"
     f" by round, the median; within {NEAR:.0%} they are about the same.",
     "Each mode: what was found for its largest case.",
@@ -94,16 +96,16 @@ def conclusions(results: Sequence[Result]) -> list[Finding]:
         name = max(own, key=lambda each: each.median("items")).name
         own = [each for each in own if each.name == name]
         best = max(own, key=lambda each: each.throughput)
-        few = recommended([(each.workers, each.throughput) for each in curve(own, best.strategy)])
+        few = recommended(curve(own, best.strategy))
         bottleneck = next((str(each.value) for each in _bottleneck(own) if each.what == "bottleneck"), "unknown")
-        points = [(each.workers, each.throughput) for each in curve(own, FETCHER)]
+        ours = curve(own, FETCHER)
         text = f"bottleneck {bottleneck}; fastest {best.strategy} with {best.workers}"
         text += f", nearly as fast with {few}" if few != best.workers else ""
-        if len(points) > 1:
-            gain = last_gain(points)
+        if len(ours) > 1:
+            gain = last_gain(ours)
             stops = "none paid" if gain is None else f"the last that paid was that to {gain}"
-            text += f"; for fetcher **{recommended(points)}**; of its steps to more workers {stops} (of {name})"
-        made.append(Finding(mode, name, "conclusion", text, recommended(points) if points else None))
+            text += f"; for fetcher **{recommended(ours)}**; of its steps to more workers {stops} (of {name})"
+        made.append(Finding(mode, name, "conclusion", text, recommended(ours) if ours else None))
     return made
 
 
@@ -124,20 +126,29 @@ def curve(results: Iterable[Result], strategy: str) -> list[Result]:
     return sorted((each for each in results if each.strategy == strategy), key=lambda each: each.workers)
 
 
-def recommended(points: Sequence[tuple[int, float]]) -> int:
-    """The fewest workers that are nearly as fast as the best; points are (workers, throughput)."""
-    best = max(throughput for _, throughput in points)
-    return min(workers for workers, throughput in points if throughput >= (1 - NEAR) * best)
+def recommended(line: Sequence[Result]) -> int:
+    """The fewest workers that are nearly as fast as the best, or cannot be told from it."""
+    best = max(line, key=lambda each: each.throughput)
+    return min(each.workers for each in line if each.throughput >= (1 - NEAR) * best.throughput or overlap(each, best))
 
 
-def last_gain(points: Sequence[tuple[int, float]]) -> int | None:
-    """The workers behind which more do not pay, None where not even the first step did."""
+def last_gain(line: Sequence[Result]) -> int | None:
+    """The workers behind which more do not pay, None where no step did."""
+    best, *more = line
     found = None
-    for (few, slow), (many, fast) in pairwise(points):
-        doublings = math.log2(many / few)
-        if (fast / slow) ** (1 / doublings) >= 1 + NEAR:
-            found = many
+    for each in more:
+        doublings = math.log2(each.workers / best.workers)
+        if (each.throughput / best.throughput) ** (1 / doublings) >= 1 + NEAR and not overlap(each, best):
+            found = each.workers
+        best = max(best, each, key=lambda one: one.throughput)
     return found
+
+
+def overlap(one: Result, other: Result) -> bool:
+    """Whether the rounds of two contestants overlap, so that what lies between their medians may be noise."""
+    mine, theirs = one.values("seconds"), other.values("seconds")
+    several = len(mine) > 1 and len(theirs) > 1
+    return several and min(mine) <= max(theirs) and min(theirs) <= max(mine)
 
 
 def _bottleneck(results: Sequence[Result]) -> list[Finding]:
@@ -167,19 +178,18 @@ def _concurrency(results: Sequence[Result]) -> list[Finding]:
     found = []
     for strategy in dict.fromkeys(each.strategy for each in results):
         line = curve(results, strategy)
-        points = [(each.workers, each.throughput) for each in line]
-        if len(points) < 2:
+        if len(line) < 2:
             continue
         name, mode = line[0].name, line[0].mode
-        workers, gain = recommended(points), last_gain(points)
+        workers, gain = recommended(line), last_gain(line)
         chosen = next(each for each in line if each.workers == workers)
         text = f"{strategy}: recommended **{workers}** ({chosen.throughput:,.0f} items/s)"
         found.append(Finding(mode, name, "recommended", text, workers))
         text = (
-            f"{strategy}: no step to more workers gained {NEAR:.0%} a doubling"
+            f"{strategy}: no step to more workers gained {NEAR:.0%} a doubling beyond noise"
             if gain is None
             else f"{strategy}: more than {gain} workers do not pay"
-            if gain < points[-1][0]
+            if gain < line[-1].workers
             else f"{strategy}: returns had not diminished by {gain} workers"
         )
         found.append(Finding(mode, name, "returns", text, gain))
