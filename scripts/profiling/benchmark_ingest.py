@@ -188,6 +188,9 @@ def arguments(words: Sequence[str]) -> tuple[argparse.Namespace, Sizes]:
     parser.add_argument("--check", action="store_true", help="only: is one worker slower than the plain loop?")
     parser.add_argument("--only", nargs="+", choices=PARTS, metavar="MODE", help=f"some of: {', '.join(PARTS)}")
     parser.add_argument("--merge", type=Path, nargs="+", metavar="FOLDER", help="measure nothing: put results together")
+    parser.add_argument(
+        "--note", action="append", default=[], metavar="TEXT", help="--merge: what a reader should know"
+    )
     parser.add_argument("--no-trace", action="store_true", help="leave out the runs under tracemalloc")
     parser.add_argument("--results", type=Path, metavar="FOLDER", help="where to write")
     for name, usual in asdict(Sizes()).items():
@@ -217,7 +220,7 @@ def main(words: Sequence[str]) -> int:
         print(f"benchmark_ingest.py needs {', '.join(absent)}: pip install -e '.[profile]'", file=sys.stderr)
         return 2
     if args.merge:
-        return merged(args.merge, args.results or HERE / "results")
+        return merged(args.merge, args.results or HERE / "results", args.note)
     command = shown(["scripts/profiling/benchmark_ingest.py", *words])
     facts: dict[str, Any] = {"quick": args.quick, "runs": {}}
     folder = args.results or HERE / "results" / ("partial" if args.quick or args.only else "")
@@ -247,9 +250,9 @@ def main(words: Sequence[str]) -> int:
     return 1 if args.check and not all(each.holds for each in held) else 0
 
 
-def merged(given: Sequence[Path], folder: Path) -> int:
+def merged(given: Sequence[Path], folder: Path, notes: Sequence[str] = ()) -> int:
     """Put together what several runs have written; of a mode in several of them, the last one counts."""
-    facts: dict[str, Any] = {"quick": False, "runs": {}}
+    facts: dict[str, Any] = {"quick": False, "runs": {}, "notes": list(notes)}
     by_mode: dict[str, list[Result]] = {}
     held: dict[str, Verdict] = {}
     for each in given:

@@ -36,6 +36,7 @@ def report(
         f" load average {run['load_before']} before, {run['load_after']} after"
         for mode, run in facts["runs"].items()
     ]
+    lines += [f"- {note}" for note in facts.get("notes", ())]
     lines += [
         "- Each case is a fresh process, contestants take turns, and figures are medians of the rounds. All contestants"
         " of a case had the same items, by a digest. The clock runs from the first thing asked for to the last commit,"
