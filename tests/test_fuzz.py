@@ -889,14 +889,20 @@ class Spoiler:
         return said
 
     def last(self, id: int) -> tuple[Outcome, bytes | None, dict[str, list[str]]]:
-        """What the last answer about an item's details deserves, its evidence and its rows, if it is good."""
-        reply = self.answers["info", id][-1]
-        outcome, data = due(reply)
-        if outcome is Outcome.OK:
-            try:
-                return outcome, reply.evidence, details_in(data)
-            except Unusable:
-                outcome = Outcome.MALFORMED
+        """What the last answer about an item's details deserves, its evidence and its rows, if it is good.
+
+        Once it was good nothing more is asked but whether the host is there: with an item that is known, and of which
+        nothing is stored again.
+        """
+        for reply in self.answers["info", id]:
+            outcome, data = due(reply)
+            if outcome is Outcome.OK:
+                try:
+                    return outcome, reply.evidence, details_in(data)
+                except Unusable:
+                    outcome = Outcome.MALFORMED
+            if outcome is Outcome.GONE:
+                break
         return outcome, reply.evidence, {"tags": [], "comments": []}
 
 
