@@ -44,7 +44,8 @@ class Stac:
     walks_setting = "stac_windows"
     tables = TABLES
     views = VIEWS
-    transaction = 1000
+    # While one is written no page is sent for: small ones hold the windows up less.
+    transaction = 100
 
     class Options(SourceOptions):
         """What can be asked of a STAC API."""
