@@ -63,12 +63,7 @@ def source_of(path: Path) -> str:
 
 def origin_of(path: Path) -> tuple[str, str]:
     """The name of the source that a database mirrors, and the address it was mirrored from. Raises StoreError."""
-    conn = connect_readonly(path)
-    try:
-        with explained(path):
-            row = conn.execute("SELECT name, base_url FROM sources").fetchone() if is_made(conn) else None
-    finally:
-        conn.close()
+    row = _told_of_source(path, "name", "base_url")
     if row is None:
         raise StoreError(f"{path} is still empty: run `fetcher fetch`")
     return str(row[0]), str(row[1])
@@ -79,15 +74,7 @@ def description_of(path: Path) -> str | None:
 
     Raises StoreError.
     """
-    if is_new(path):
-        return None
-    conn = connect_readonly(path)
-    try:
-        with explained(path):
-            known = conn.execute("SELECT 1 FROM pragma_table_info('sources') WHERE name = 'description'").fetchone()
-            row = conn.execute("SELECT description FROM sources").fetchone() if known else None
-    finally:
-        conn.close()
+    row = None if is_new(path) else _told_of_source(path, "description")
     return row[0] if row else None
 
 
@@ -96,27 +83,27 @@ def options_of_last_run(path: Path) -> dict[str, Any]:
 
     Raises StoreError.
     """
-    conn = connect_readonly(path)
-    try:
-        with explained(path):
-            known = conn.execute("SELECT 1 FROM pragma_table_info('sources') WHERE name = 'options'").fetchone()
-            row = conn.execute("SELECT options FROM sources").fetchone() if known else None
-    finally:
-        conn.close()
+    row = _told_of_source(path, "options")
     return dict(json.loads(row[0])) if row and row[0] else {}
 
 
 def scopes_of(path: Path) -> list[Scope]:
     """What any run was asked to cover; nothing where there is no such database yet. Raises StoreError."""
-    if is_new(path):
-        return []
+    row = None if is_new(path) else _told_of_source(path, "scopes")
+    return json.loads(row[0]) if row and row[0] else []
+
+
+def _told_of_source(path: Path, *columns: str) -> tuple[Any, ...] | None:
+    """These columns of the one row of `sources`; None where there is none, or an older release made it without them."""
     conn = connect_readonly(path)
     try:
         with explained(path):
-            row = conn.execute("SELECT scopes FROM sources").fetchone() if is_made(conn) else None
+            known = {name for (name,) in conn.execute("SELECT name FROM pragma_table_info('sources')")}
+            asked = f"SELECT {', '.join(columns)} FROM sources"
+            row = conn.execute(asked).fetchone() if known.issuperset(columns) else None
     finally:
         conn.close()
-    return json.loads(row[0]) if row and row[0] else []
+    return tuple(row) if row is not None else None
 
 
 def is_made(conn: sqlite3.Connection) -> bool:

@@ -19,16 +19,14 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import closing, contextmanager
 from datetime import UTC, datetime
 from functools import partial
-from hashlib import sha256
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
 from benchmark_limits import Host, simulated
-from ingest_cases import FETCHER, PLAIN, Account, Beside, Case, cpu_of, hide_optional, tell
+from ingest_cases import DB, FETCHER, PLAIN, Account, Beside, Case, checked, cpu_of, hide_optional, tell
 from measure import get
 
-DB = Path("items.db")
 PAGE = 100
 PARTS = 50
 """Into so many windows the gathering client divides the time, whatever its workers."""
@@ -209,17 +207,6 @@ SEQUENTIAL = (PLAIN, "pystac-client")
 
 NEEDS = {PLAIN: "requests", "pystac-client": "pystac_client", "aiohttp gather": "aiohttp", FETCHER: "fetcher.mirror"}
 """What is imported before the clock starts, as for everybody."""
-
-
-def checked(account: Account) -> None:
-    """Count what is in the database, and take a digest of the ids, whatever their order."""
-    with closing(sqlite3.connect(DB)) as conn:
-        digest = sha256()
-        account.items = 0
-        for (found,) in conn.execute("SELECT id FROM items ORDER BY id"):
-            account.items += 1
-            digest.update(f"{found}\n".encode())
-        account.digest = digest.hexdigest()
 
 
 # --- the cases --------------------------------------------------------------------------------------

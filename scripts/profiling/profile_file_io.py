@@ -18,13 +18,11 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor, ThreadPoolExecutor
 from contextlib import closing
 from functools import partial
-from hashlib import sha256
 from multiprocessing import get_context
 from pathlib import Path
 
-from ingest_cases import FETCHER, PLAIN, Account, Case, hide_optional, peak_of, tell
+from ingest_cases import DB, FETCHER, PLAIN, Account, Case, checked, hide_optional, peak_of, tell
 
-DB = Path("items.db")
 TRANSACTION = 1000
 """Files a transaction, as the source `files` has it."""
 
@@ -156,17 +154,6 @@ STRATEGIES: dict[str, Callable[[Sequence[str], Account, int], None]] = {
     "processes": processes,
     FETCHER: fetcher_itself,
 }
-
-
-def checked(account: Account) -> None:
-    """Count what is in the database, and take a digest of the ids, whatever their order."""
-    with closing(sqlite3.connect(DB)) as conn:
-        digest = sha256()
-        account.items = 0
-        for (found,) in conn.execute("SELECT id FROM items ORDER BY id"):
-            account.items += 1
-            digest.update(str(found).encode() + b"\n")
-        account.digest = digest.hexdigest()
 
 
 # --- the cases --------------------------------------------------------------------------------------

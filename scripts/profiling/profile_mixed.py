@@ -21,8 +21,8 @@ from hashlib import sha256
 from pathlib import Path
 from typing import Any
 
-from ingest_cases import FETCHER, PLAIN, Account, Case, hide_optional, tell
-from profile_api_requests import DB, Mirror, fetched, pages
+from ingest_cases import DB, FETCHER, PLAIN, Account, Case, hide_optional, tell
+from profile_api_requests import Mirror, fetched, pages
 
 LINES = Path("items.ndjson")
 CLOUDY = 90
