@@ -972,7 +972,10 @@ class Engine:
         progress = self._progress()
         self._store.update_run(RunState(progress, ended, message))
         self._on_progress(replace(progress, ended=True))
-        return Summary(progress.counts, progress.seconds, ended, self._store.counts().parked, progress.left)
+        # Of the whole mirror: a limit bounds what is left of the run alone.
+        left = self._left()
+        parked = self._store.counts().parked
+        return Summary(progress.counts, progress.seconds, ended, parked, self._queued if left is None else left)
 
     def _interrupted(self) -> Interrupted:
         """End early: all sleepers are awake by now; take what is finished, commit it."""

@@ -263,6 +263,9 @@ def test_a_run_begins_with_the_lines_of_the_contract(fetcher_: Run, shared_simul
     assert left.code == 0
     assert "Stored 10 items" in left.out
     assert "run again" in left.out
+    assert int(re.sub(r"\D", "", left.out.split("limit is reached, ~")[1].split()[0])) > 200, (
+        "of 300 items that there are"
+    )
 
 
 def test_a_resume_says_what_is_still_missing_then_that_nothing_is(fetcher_: Run, shared_simulator: Simulator) -> None:
