@@ -10,6 +10,10 @@ from pydantic import SecretStr, model_validator
 from fetcher.settings import SourceOptions, option
 
 
+LATENCY_LOWER_THRESHOLD, LATENCY_UPPER_THRESHOLD = 0.6, 1.2
+"""Seconds an embedding API may take, where the settings of these names are unset."""
+
+
 class TextSettings(SourceOptions):
     """How texts become vectors. Field names are the names in `.env`, in lower case."""
 
@@ -48,12 +52,6 @@ class TextSettings(SourceOptions):
         2, None, "requests in flight that a slow or refusing API is still asked, at least", ge=1, le=1000
     )
     max_embed_concurrency_max: int = option(50, None, "requests in flight, at most", ge=1, le=1000)
-    embed_latency_lower_threshold: float = option(
-        0.6, None, "seconds: while the API answers in less, more is asked at once", gt=0, allow_inf_nan=False
-    )
-    embed_latency_upper_threshold: float = option(
-        1.2, None, "seconds: when it takes more, less is asked at once", gt=0, allow_inf_nan=False
-    )
     max_embed_requests_per_second: float = option(
         0, "--embed-max-rate", "requests begun a second, evenly spaced; 0 = no ceiling", ge=0, allow_inf_nan=False
     )
@@ -72,11 +70,6 @@ class TextSettings(SourceOptions):
             raise ValueError(
                 f"MAX_EMBED_CONCURRENCY ({first}) is not between MAX_EMBED_CONCURRENCY_MIN ({least})"
                 f" and MAX_EMBED_CONCURRENCY_MAX ({most})"
-            )
-        if self.embed_latency_lower_threshold > self.embed_latency_upper_threshold:
-            raise ValueError(
-                f"EMBED_LATENCY_LOWER_THRESHOLD ({self.embed_latency_lower_threshold:g}) is more than"
-                f" EMBED_LATENCY_UPPER_THRESHOLD ({self.embed_latency_upper_threshold:g})"
             )
         if self.chunk_overlap * 2 > self.chunk_size:
             raise ValueError(
