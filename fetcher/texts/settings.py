@@ -9,7 +9,6 @@ from pydantic import SecretStr, model_validator
 
 from fetcher.settings import SourceOptions, option
 
-
 LATENCY_LOWER_THRESHOLD, LATENCY_UPPER_THRESHOLD = 0.6, 1.2
 """Seconds an embedding API may take, where the settings of these names are unset."""
 
