@@ -119,10 +119,16 @@ def is_new(path: Path) -> bool:
         raise StoreError(f"{path} cannot be read: {os.strerror(error.errno or 0)}") from None
 
 
-def connect(path: Path) -> sqlite3.Connection:
-    """A connection that writes, to a database of ours or a new one. Raises StoreError."""
+def connect(path: Path, *, any_thread: bool = False) -> sqlite3.Connection:
+    """A connection that writes, to a database of ours or a new one; for the thread that makes it. Raises StoreError."""
     # Absolute, for SQLite has names of its own that are no files, such as ":memory:".
-    conn = sqlite3.connect(path.absolute(), timeout=BUSY_SECONDS, isolation_level=None, cached_statements=256)
+    conn = sqlite3.connect(
+        path.absolute(),
+        timeout=BUSY_SECONDS,
+        isolation_level=None,
+        cached_statements=256,
+        check_same_thread=not any_thread,
+    )
     try:
         # Refuse first, change later: a file that is not ours stays as it is. One that is new is marked before all
         # else, so that whatever is made of it before a kill is known as ours.

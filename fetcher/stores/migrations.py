@@ -61,6 +61,11 @@ def m006_described(db: Database) -> None:
     )
 
 
+def m007_stages(db: Database) -> None:
+    """Which stage a run is of: a mirror's, or one of those that texts go through."""
+    db.execute("ALTER TABLE runs ADD COLUMN stage TEXT NOT NULL DEFAULT 'detail'")
+
+
 STEPS: tuple[Callable[[Database], None], ...] = (
     m001_engine_tables,
     m002_scopes,
@@ -68,6 +73,7 @@ STEPS: tuple[Callable[[Database], None], ...] = (
     m004_totals,
     m005_wanted,
     m006_described,
+    m007_stages,
 )
 """In their order; a step is known by its name."""
 

@@ -3,23 +3,19 @@
 from __future__ import annotations
 
 import json
-import os
-import shutil
 import sqlite3
 import time
 from collections import Counter
-from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
-from contextlib import contextmanager
-from dataclasses import asdict, dataclass, replace
+from collections.abc import Callable, Collection, Mapping, Sequence
+from dataclasses import dataclass, replace
 from itertools import chain
 from operator import itemgetter
 from pathlib import Path
 from typing import Any, cast
 
 from fetcher.coverage import is_listed
-from fetcher.errors import ConfigurationError, Stopped, StoreError
+from fetcher.errors import ConfigurationError, StoreError
 from fetcher.learned import Learned
-from fetcher.metrics import QUANTILES, quantile
 from fetcher.model import (
     Batch,
     Committed,
@@ -32,7 +28,6 @@ from fetcher.model import (
     Outcome,
     Page,
     Plan,
-    Progress,
     Row,
     RunState,
     Scope,
@@ -41,18 +36,16 @@ from fetcher.model import (
     View,
     Work,
 )
-from fetcher.stores import file, migrations
+from fetcher.stores import migrations
 from fetcher.stores.bulk import array, array_for_keys, decode, for_keys, insert
-from fetcher.stores.file import REFUSED, connect, connect_readonly, explained, is_made, is_new, lock
-from fetcher.stores.filesystem import refuse_network
+from fetcher.stores.database import Database
+from fetcher.stores.file import REFUSED, explained, is_made, is_new
 from fetcher.stores.indexes import LARGE, Indexes
 from fetcher.stores.proofs import Proofs
+from fetcher.stores.runs import Runs, after
 from fetcher.stores.schema import DETAILED, Statements, make_table, make_views, quoted
 from fetcher.stores.search import Search
 from fetcher.stores.worklist import Worklist
-
-MOST_HOSTS = 10
-"""What was learned of so many hosts is kept."""
 
 _MIRROR, _REFRESH = 0, -1
 _MANY = 200_000  # items whose index is not made in a moment
@@ -83,14 +76,9 @@ class SqliteStore:
         self._sql = Statements(self._item, self._children, others)
         self._search = Search.of(self._item, self._children)
         self._indexes = Indexes(tables)
-        self._stopped: Callable[[], bool] = lambda: False
-        self._warn: Callable[[str], None] = lambda _: None
-        self._wal_told = 0
-        self._lock: int | None = None
-        self._run: int | None = None
-        self._learning: tuple[str, Callable[[], Learned]] | None = None
-        self._learned: Learned | None = None
         self._conn: sqlite3.Connection
+        self._db: Database
+        self._runs: Runs
         self._proofs: Proofs
         self._work: Worklist
 
@@ -117,19 +105,14 @@ class SqliteStore:
         network file system, unless `allow_network`; ConfigurationError when it mirrors another source; and Interrupted
         when it was stopped by then.
         """
-        refuse_network(path, allowed=allow_network, warn=warn)
         store = cls(path, source, tables, clock)
-        store._stopped = stopped
-        store._warn = warn
-        store._lock = lock(path)
+        store._use(db := Database(path, stopped=stopped, warn=warn, allow_network=allow_network))
         try:
             with explained(path):
-                store._use(connect(path))
                 store._prepare(base_url, tables, views, description, warn)
-                # From here on `_begin` waits, in steps short enough for Ctrl-C.
-                store._conn.execute("PRAGMA busy_timeout = 250")
+                db.wait_briefly()
                 if store._search is not None:
-                    store._search.fill(store._conn, source, store._transaction, stopped, warn)
+                    store._search.fill(db.conn, source, db.transaction, stopped, warn)
         except BaseException:
             store.close()
             raise
@@ -141,9 +124,10 @@ class SqliteStore:
         if is_new(path):
             return None
         store = cls(path, source, tables, time.time)
+        with explained(path):
+            store._use(Database.readonly(path))
         try:
             with explained(path):
-                store._use(connect_readonly(path))
                 if is_made(store._conn):
                     store._refuse_other_source()
                     return store
@@ -153,18 +137,15 @@ class SqliteStore:
         store.close()
         return None
 
-    def _use(self, conn: sqlite3.Connection) -> None:
-        self._conn = conn
-        self._proofs = Proofs(conn, self._sql, self.source)
-        self._work = Worklist(conn, self.source)
+    def _use(self, db: Database) -> None:
+        self._db, self._conn = db, db.conn
+        self._proofs = Proofs(db.conn, self._sql, self.source)
+        self._work = Worklist(db.conn, self.source)
+        self._runs = Runs(db, self.source, self._clock)
 
     def close(self) -> None:
         """Close the file and let go of its lock."""
-        if hasattr(self, "_conn"):
-            self._conn.close()
-        if self._lock is not None:
-            os.close(self._lock)
-            self._lock = None
+        self._db.close()
 
     def _prepare(
         self,
@@ -175,7 +156,7 @@ class SqliteStore:
         warn: Callable[[str], None],
     ) -> None:
         migrations.apply(self._conn)
-        with self._transaction():
+        with self._db.transaction():
             for table in tables:
                 make_table(self._conn, table, self._item)
             self._refuse_other_source()
@@ -249,21 +230,7 @@ class SqliteStore:
 
     def learned(self, host: str) -> Learned | None:
         """What was written down about a host, None when there is nothing, or nothing that makes sense."""
-        try:
-            found = self._all_learned().get(host)
-            return None if found is None else Learned.from_json(found)
-        except ValueError as error:
-            self._warn(f"{self.path}: what was learned about {host} is damaged ({error}); learning it anew")
-            return None
-
-    def _all_learned(self) -> dict[str, Any]:
-        """By host. Raises ValueError when it is no JSON object."""
-        with explained(self.path):
-            row = self._conn.execute("SELECT learned FROM sources WHERE name = ?", [self.source]).fetchone()
-        found = decode(row[0]) if row and row[0] else {}
-        if not isinstance(found, dict):
-            raise ValueError("no object")
-        return found
+        return self._runs.learned(host)
 
     # --- writing --------------------------------------------------------------------------------
 
@@ -277,7 +244,7 @@ class SqliteStore:
         sweep = self.sweep()
         if full and not sweep.open:
             # What was fetched up to this very second counts as fetched before it.
-            with self._transaction():
+            with self._db.transaction():
                 self._conn.execute("DELETE FROM walks WHERE source = ?", [self.source])
                 self._conn.execute(
                     "UPDATE sources SET sweep = sweep + 1, sweep_started_at = ?, sweep_ended_at = NULL WHERE name = ?",
@@ -290,7 +257,7 @@ class SqliteStore:
 
         What they proved of other scopes goes on to hold.
         """
-        with self._transaction():
+        with self._db.transaction():
             sweep = self.sweep().number
             self._proofs.carry(scopes, sweep)
             self._conn.execute(
@@ -313,7 +280,7 @@ class SqliteStore:
         A listed item that could not be used is listed again: its coverage is taken back. Lost pages need nothing, they
         are uncovered.
         """
-        with self._transaction():
+        with self._db.transaction():
             chosen, due = self._work.unpark(outcomes, keys)
             self._conn.execute(
                 "UPDATE sources SET work = work + ?, parked = parked - ? WHERE name = ?", [due, due, self.source]
@@ -343,7 +310,7 @@ class SqliteStore:
         key, table = quoted(self._item.columns[0].name), quoted(self._item.name)
         parameters = {"scopes": json.dumps(list(scopes)), "since": int(since)}
         where = f"gone_at >= :since AND EXISTS (SELECT 1 FROM json_each(:scopes) WHERE {self._in_scope('value')})"
-        with self._transaction():
+        with self._db.transaction():
             keys = array(self._conn, f"SELECT json_group_array({key}) FROM {table} WHERE {where}", parameters)
             self._conn.execute(f"UPDATE {table} SET gone_at = NULL WHERE {where}", parameters)
             due = insert(
@@ -358,45 +325,30 @@ class SqliteStore:
 
     def room(self) -> int:
         """How many bytes are free where the file lies. Raises StoreError."""
-        try:
-            return shutil.disk_usage(self.path.absolute().parent).free
-        except OSError as error:
-            raise StoreError(f"{self.path} cannot be looked at: {os.strerror(error.errno or 0)}") from None
+        return self._db.room()
 
     def tend(self) -> None:
-        """Empty a write-ahead log that a reader kept from being emptied, or say that one still does."""
-        try:
-            size = self.path.with_name(f"{self.path.name}-wal").stat().st_size
-        except OSError:
-            return
-        if size <= file.WAL_BYTES:
-            self._wal_told = 0
-            return
-        with explained(self.path):
-            (busy, *_) = self._conn.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchone()
-        if busy and size >= 2 * max(self._wal_told, file.WAL_BYTES):
-            self._wal_told = size
-            self._warn(
-                f"a reader keeps the log of {self.path} from being emptied: it has grown to {size / 1e6:,.0f} MB;"
-                " end long queries and open transactions on it"
-            )
+        """Do now and then what keeps the file fit."""
+        self._db.tend()
 
     def prepare_load(self, estimate: int) -> None:
         """Make ready for about `estimate` items: before a large load what would slow it down is dropped."""
         if estimate * LARGE > self.counts().fetched:
-            self._indexes.drop(self._conn, self._transaction)
+            self._indexes.drop(self._conn, self._db.transaction)
 
     def finish_load(self) -> None:
         """Make what `prepare_load` may have dropped, now that all is fetched. Raises Stopped."""
         with explained(self.path):
             missing = self._indexes.missing(self._conn)
         if missing and self.counts().fetched >= _MANY:
-            self._warn(f"all is stored; making {', '.join(missing)}, for lookups: some seconds for each 100,000 items")
-        self._indexes.make(self._conn, self._transaction, self._stopped, self._warn)
+            self._db.warn(
+                f"all is stored; making {', '.join(missing)}, for lookups: some seconds for each 100,000 items"
+            )
+        self._indexes.make(self._conn, self._db.transaction, self._db.stopped, self._db.warn)
 
     def want(self, universe: Mapping[Scope, Interval]) -> None:
         """Write down what the run is to cover: which positions in each scope, besides what earlier runs were to."""
-        with self._transaction():
+        with self._db.transaction():
             scopes = sorted({*self._scopes(), *universe}, key=str)
             (text,) = self._conn.execute("SELECT wanted FROM sources WHERE name = ?", [self.source]).fetchone()
             wanted = {scope: (lo, hi) for scope, lo, hi in (decode(text) if text else ())}
@@ -411,62 +363,21 @@ class SqliteStore:
 
     def remember(self, options: Mapping[str, Any]) -> None:
         """Write down what was asked of the source, to be asked again by what goes on with the mirror."""
-        with self._transaction():
+        with self._db.transaction():
             self._conn.execute("UPDATE sources SET options = ? WHERE name = ?", [json.dumps(options), self.source])
 
     def begin_run(self, plan: Plan) -> None:
         """Write down that a run begins; runs that died without a word are marked so."""
-        now = int(self._clock())
-        with self._transaction():
-            self._tell_of_transform(plan)
-            self._conn.execute(
-                "UPDATE runs SET ended = 'died', ended_at = updated_at, paused_until = NULL WHERE ended IS NULL"
-            )
-            self._run = self._conn.execute(
-                "INSERT INTO runs (source, pid, plan, started_at, updated_at) VALUES (?, ?, ?, ?, ?)",
-                [self.source, os.getpid(), json.dumps(asdict(plan)), now, now],
-            ).lastrowid
-
-    def _tell_of_transform(self, plan: Plan) -> None:
-        """Say so when the rows stored so far went through another function than those of this run will."""
-        row = self._conn.execute(
-            "SELECT iif(json_valid(plan), plan ->> '$.transform', NULL) FROM runs ORDER BY id DESC LIMIT 1"
-        ).fetchone()
-        if row is not None and row[0] != plan.transform:
-            before, now = (f"through {each}" if each else "as they came" for each in (row[0], plan.transform))
-            self._warn(
-                f"the last run stored rows {before}, this one stores them {now}; what is stored stays as it is"
-                " (--full has all of it anew)"
-            )
+        self._runs.begin(plan)
 
     def learn(self, host: str, ask: Callable[[], Learned]) -> None:
         """From now on, write down with the run's row what `ask` says is known of a host, when that has changed."""
-        self._learning = host, ask
-
-    def _write_learned(self, *, ended: bool) -> None:
-        if self._learning is None:
-            return
-        host, ask = self._learning
-        known = ask()
-        if not ended and not known.differs(self._learned):
-            return
-        try:
-            hosts = self._all_learned()
-        except ValueError:
-            hosts = {}
-        hosts.pop(host, None)
-        # The last ones asked stay: an address with another port is another host.
-        kept = dict(list(hosts.items())[1 - MOST_HOSTS :])
-        self._conn.execute(
-            "UPDATE sources SET learned = ? WHERE name = ?",
-            [json.dumps({**kept, host: known.to_json()}), self.source],
-        )
-        self._learned = known
+        self._runs.learn(host, ask)
 
     def update_run(self, state: RunState) -> None:
         """Write down where the run stands."""
-        with self._transaction():
-            self._write_run(state)
+        with self._db.transaction():
+            self._runs.write(state)
 
     def commit(self, batch: Batch, state: RunState) -> Committed:
         """Write a batch in one transaction. Rows that SQLite refuses make their key a failure, alone.
@@ -474,9 +385,9 @@ class SqliteStore:
         Raises StoreError when the file cannot be written; then nothing of the batch is.
         """
         try:
-            with self._transaction():
+            with self._db.transaction():
                 done = self._write(batch)
-                self._write_run(state, done)
+                self._runs.write(state, done)
             return done
         except REFUSED as error:
             return self._halve(batch, state, error)
@@ -502,7 +413,7 @@ class SqliteStore:
             raise StoreError(f"{self.path} refuses a listed row: {error}") from error
         done = Committed()
         for part in parts:
-            more = self.commit(part, _after(state, done))
+            more = self.commit(part, after(state, done))
             done = _sum(done, more)
         return done
 
@@ -719,89 +630,11 @@ class SqliteStore:
             rows = [row for _, part in parts for row in part.rows.get(name, ())]
             insert(self._conn, self._sql, name, sorted(rows, key=itemgetter(0, 1)))
 
-    def _write_run(self, state: RunState, done: Committed | None = None) -> None:
-        state = _after(state, done) if done else state
-        progress = state.progress
-        values = {
-            **asdict(progress.counts),
-            "totals": _totals(progress),
-            "queued": progress.queued,
-            "left": progress.left,
-            "rate": progress.rate,
-            "paused_until": int(self._clock() + progress.paused) if progress.paused else None,
-            "reason": progress.reason or None,
-            "updated_at": int(self._clock()),
-        }
-        if state.ended:
-            values |= {"ended": state.ended, "message": state.message, "ended_at": int(self._clock())}
-        self._conn.execute(
-            f"UPDATE runs SET {', '.join(f'{quoted(name)} = ?' for name in values)} WHERE id = ?",
-            [*values.values(), self._run],
-        )
-        self._write_learned(ended=state.ended is not None)
-
-    def _begin(self) -> None:
-        """Begin to write; while another program does, wait for it, but not when the run is to stop. Raises Stopped."""
-        deadline = time.monotonic() + file.BUSY_SECONDS
-        while True:
-            try:
-                self._conn.execute("BEGIN IMMEDIATE")
-                return
-            except sqlite3.OperationalError as error:
-                if "locked" not in str(error) or time.monotonic() >= deadline:
-                    raise
-                if self._stopped():
-                    raise Stopped(
-                        f"another program keeps {self.path} locked: the last batch is fetched again"
-                    ) from None
-
-    @contextmanager
-    def _transaction(self) -> Iterator[None]:
-        with explained(self.path):
-            self._begin()
-            try:
-                yield
-                self._conn.execute("COMMIT")
-            except BaseException:
-                if self._conn.in_transaction:
-                    self._conn.execute("ROLLBACK")
-                raise
-
 
 def _span(page: Page, keys: Collection[Key]) -> Interval:
     """From the lowest to the highest key that a page has to do with."""
     ends = [*keys, *((page.proven.lo, page.proven.hi) if page.proven is not None else ())]
     return Interval(min(ends), max(ends)) if ends else Interval(1, 0)
-
-
-def _after(state: RunState, done: Committed) -> RunState:
-    """The state of the run once `done` is committed."""
-    progress = state.progress
-    return replace(
-        state,
-        progress=replace(
-            progress,
-            counts=progress.counts.plus_committed(done),
-            queued=progress.queued + done.queued - done.ended,
-            left=max(0, progress.left + done.queued - done.ended),
-        ),
-    )
-
-
-def _totals(progress: Progress) -> str:
-    """What the network did in a run, as the JSON text of its row."""
-    traffic = progress.traffic
-    latency = {f"p{share * 100:g}": quantile(traffic.latencies, share) for share in QUANTILES}
-    return json.dumps(
-        {
-            "outcomes": traffic.outcomes,
-            "latency": {name: round(value, 4) for name, value in latency.items() if value is not None},
-            "pauses": traffic.pauses,
-            "paused_seconds": round(traffic.paused_seconds, 1),
-            "pace": round(traffic.pace, 2),
-            "gate": traffic.gate,
-        }
-    )
 
 
 def _sum(a: Committed, b: Committed) -> Committed:
