@@ -116,6 +116,16 @@ class Source(Protocol):
         ...
 
     @property
+    def head(self) -> str:
+        """What is asked for first, in words."""
+        ...
+
+    @property
+    def address(self) -> str:
+        """The name of the setting that says where it is asked for."""
+        ...
+
+    @property
     def walks(self) -> int:
         """How many listings may be walked at once."""
         ...

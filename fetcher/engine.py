@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 import queue
 from collections import deque
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from enum import Enum
 from functools import partial
@@ -107,6 +107,9 @@ class _Asked(Enum):
     LIFE = 2
     LOGIN = 3
 
+
+_Due = _Listing | tuple[Key, ...]
+"""What can fail and be asked for again: the next page of a listing, the details of keys."""
 
 _About = _Listing | tuple[Key, ...] | Literal[_Asked.HEAD, _Asked.LIFE, _Asked.LOGIN]
 """What a call was made for: the next page of a listing, the details of keys, or something besides."""
@@ -216,7 +219,10 @@ def _density(covered: Mapping[Scope, Sequence[Covered]]) -> float:
 
 
 class Engine:
-    """One run of a mirror; `run` does it, once."""
+    """One run of one stage, and of the listing that feeds it if there is one; `run` does it, once.
+
+    `more` says whether others may still add work: until they are done, it waits for that.
+    """
 
     def __init__(
         self,
@@ -230,6 +236,7 @@ class Engine:
         on_start: Callable[[Start], None] = lambda _: None,
         on_batch: Callable[[Committed], None] = lambda _: None,
         on_progress: Callable[[Progress], None] = lambda _: None,
+        more: Callable[[], bool] | None = None,
     ) -> None:
         self._source = source
         self._stage = stage
@@ -240,15 +247,19 @@ class Engine:
         self._on_start = on_start
         self._on_batch = on_batch
         self._on_progress = on_progress
+        self._more = more
+        # So many calls keep the workers busy until more is claimed, and so many keys they are about.
+        self._enough = 2 * plan.workers if stage.batch == 1 else plan.workers
+        self._window = plan.window if stage.batch == 1 else 2 * plan.workers * stage.batch + 2 * plan.batch_size
 
         self._done: SimpleQueue[Done[_About] | None] = SimpleQueue()
         self._fetching = 0
         self._rests: deque[tuple[Key, Callable[[], Detail]]] = deque()
         self._in_pieces: set[Key] = set()
         self._claimed: dict[Key, Work] = {}
-        self._denied: list[tuple[Key, RequestFailed]] = []
-        self._outage: Outage[_Listing | Key] = Outage(plan.max_backoff)
-        self._excused: set[Key] = set()
+        self._denied: list[tuple[tuple[Key, ...], RequestFailed]] = []
+        self._outage: Outage[_Due] = Outage(plan.max_backoff)
+        self._excused: set[int | tuple[Key, ...]] = set()
         self._known: Key | None = None
         self._canary = Canary(stop.now()) if source.login_scopes else None
         self._login_seen_at = stop.time()
@@ -277,6 +288,11 @@ class Engine:
         self._paces: deque[tuple[float, int]] = deque()
 
     # --- the run --------------------------------------------------------------------------------
+
+    def wake(self) -> None:
+        """Look for work at once, since some was added; may be called from any thread."""
+        self._look_at = 0.0
+        self._done.put(None)
 
     def run(self) -> Summary:
         """Do all there is to do. Raises Interrupted when stopped, LoginError, RemoteError or StoreError.
@@ -364,7 +380,7 @@ class Engine:
                 nonsense = error.outcome is not Outcome.UNAVAILABLE and attempts >= NONSENSE_TRIES
                 if late or nonsense or error.outcome is Outcome.GONE:
                     raise RemoteError(
-                        f"no usable first answer ({error}): is API_BASE_URL right, is the host up?"
+                        f"no usable first answer ({error}): is {self._source.address} right, is the host up?"
                     ) from None
                 log.warning("no first answer yet (%s); trying for up to %.0f s", error, FIRST_ANSWER_SECONDS)
                 if self._stop.wait(backoff(attempts, self._plan.max_backoff)):
@@ -389,7 +405,14 @@ class Engine:
             return False
         if self._limit_left() == 0:
             return True
-        return not self._walks and not self._listings and self._dry and self._waits_for is None
+        if self._walks or self._listings or not self._dry or self._waits_for is not None:
+            return False
+        if self._more is None:
+            return True
+        if not self._more():
+            # What was added last is still to be looked for.
+            self._more, self._dry = None, False
+        return False
 
     def _flying(self) -> bool:
         return bool(self._fetching) or any(each.flying for each in self._listings)
@@ -486,24 +509,41 @@ class Engine:
             return
         works, due = self._store.claim(self._stage.name, free, plan.order, plan.bounds, self._claimed)
         self._dry = len(works) < free
+        if self._more is not None or not self._dry:
+            works = self._whole_batches(works)
         self._waits_for = due
         wait = LOOK_SECONDS if due is None else min(LOOK_SECONDS, max(0.0, due - self._stop.time()))
         self._look_at = self._stop.now() + wait
         for work in works:
             self._claimed[work.key] = work
+        for keys in self._batches(works):
+            self._send_for(keys)
+
+    def _whole_batches(self, works: list[Work]) -> list[Work]:
+        """Those of claimed works that fill batches: the rest waits for company, as long as others are under way."""
+        spare = len(works) % self._stage.batch
+        return works[: len(works) - spare] if self._fetching or spare < len(works) else works
+
+    def _batches(self, works: Sequence[Work]) -> Iterator[tuple[Key, ...]]:
+        """The keys of works as they are sent for together."""
         size = self._stage.batch
-        for first in range(0, len(works), size):
-            self._send_for(tuple(work.key for work in works[first : first + size]))
+        by_size: dict[int, list[Key]] = {}
+        for work in works:
+            # What failed before is asked for in smaller company, so that one bad key does not take others with it.
+            by_size.setdefault(max(1, size >> 2 * work.attempts), []).append(work.key)
+        for most, keys in by_size.items():
+            for first in range(0, len(keys), most):
+                yield tuple(keys[first : first + most])
 
     def _free(self) -> int:
         """How much may be claimed now; 0 while the workers have enough and there is room for less than a batch."""
         plan = self._plan
-        free = plan.window - len(self._claimed)
+        free = self._window - len(self._claimed)
         left = self._limit_left()
         if left is not None:
             free = min(free, left - len(self._claimed))
-        busy = self._fetching > 2 * plan.workers
-        return 0 if busy and free < plan.batch_size else free
+        busy = self._fetching > self._enough
+        return 0 if busy and free < max(plan.batch_size, plan.workers * (self._stage.batch - 1)) else free
 
     def _send_for(self, keys: tuple[Key, ...]) -> None:
         self._fetching += 1
@@ -513,6 +553,7 @@ class Engine:
         self, keys: tuple[Key, ...], results: Mapping[Key, Detail | Gone | Exception], began: int, ended: int
     ) -> None:
         batch = self._add(self._stop.now())
+        failed: dict[int, tuple[RequestFailed, list[Key]]] = {}
         self._in_pieces.difference_update(keys)
         for key in keys:
             result = results[key]
@@ -538,11 +579,14 @@ class Engine:
                 batch.gone.append(key)
                 self._heard(began)
             elif isinstance(result, RequestFailed):
-                self._failed(key, result, ended)
+                # One error of several keys is that of one request.
+                failed.setdefault(id(result), (result, []))[1].append(key)
             elif isinstance(result, Stopped):
                 del self._claimed[key]
             else:
                 raise result  # type: ignore[misc]
+        for error, together in failed.values():
+            self._failed(tuple(together), error, ended)
         self._send_for_rests()
 
     def _send_for_rests(self) -> None:
@@ -581,7 +625,7 @@ class Engine:
 
     # --- what a failure means ---------------------------------------------------------------------
 
-    def _failed(self, about: _Listing | Key, error: RequestFailed, ended: int) -> None:
+    def _failed(self, about: _Due, error: RequestFailed, ended: int) -> None:
         """A request failed at that moment: whose fault it is decides what becomes of what it asked for."""
         if error.outcome is Outcome.LIMITED:
             # A refusal says nothing about what was asked for: it is asked for again, and no attempt is spent.
@@ -600,19 +644,20 @@ class Engine:
             if len(self._denied) == 1:
                 self._ask_head()
 
-    def _blame(self, about: _Listing | Key, error: RequestFailed) -> None:
+    def _blame(self, about: _Due, error: RequestFailed) -> None:
         """What was asked for is at fault itself."""
         if isinstance(about, _Listing):
             self._page_failed(about, error)
         else:
-            self._detail_failed(about, error)
+            for key in about:
+                self._detail_failed(key, error)
 
-    def _again(self, about: _Listing | Key) -> None:
+    def _again(self, about: _Due) -> None:
         """Ask once more, as if it had not been asked for yet."""
         if isinstance(about, _Listing):
             about.due = self._stop.now()
         else:
-            self._send_for((about,))
+            self._send_for(about)
 
     def _ask_head(self) -> None:
         self._fetching += 1
@@ -624,17 +669,17 @@ class Engine:
             if result.outcome is Outcome.DENIED:
                 raise self._login_needed(result)
             # No word from the head: the items are asked for again, and if they are denied, so is it.
-            for key, error in denied:
+            for keys, error in denied:
                 if result.outcome not in (Outcome.LIMITED, Outcome.UNAVAILABLE):
                     words = f"{error}, and the list head does not say why: {result}"
-                    self._blame(key, RequestFailed(Outcome.UNAVAILABLE, words, status=error.status, body=error.body))
+                    self._blame(keys, RequestFailed(Outcome.UNAVAILABLE, words, status=error.status, body=error.body))
                 else:
-                    self._failed(key, result, ended)
+                    self._failed(keys, result, ended)
             return
         if isinstance(result, BaseException):
             raise result
-        for key, error in denied:
-            self._blame(key, error)
+        for keys, error in denied:
+            self._blame(keys, error)
 
     # --- outages ------------------------------------------------------------------------------------
 
@@ -662,7 +707,7 @@ class Engine:
         for about, error in outage.answered(began):
             self._blame(about, error)
 
-    def _excuse(self, about: _Listing | Key, error: RequestFailed) -> None:
+    def _excuse(self, about: _Due, error: RequestFailed) -> None:
         name = id(about) if isinstance(about, _Listing) else about
         if name in self._excused:
             self._excused.discard(name)
@@ -735,7 +780,7 @@ class Engine:
         self._ask_for_hidden(canary.choose(self._store.fetched(self._source.login_scopes, ITEMS), now))
 
     def _login_needed(self, error: RequestFailed) -> LoginError:
-        return LoginError(f"the API refuses the listing ({error}): {self._source.login_hint}")
+        return LoginError(f"the API refuses {self._source.head} ({error}): {self._source.login_hint}")
 
     def _ask_for_hidden(self, key: Key | None) -> None:
         if key is not None:

@@ -9,7 +9,7 @@ from dataclasses import dataclass, replace
 from functools import partial
 from inspect import getattr_static
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 from urllib.parse import urlsplit
 
 import requests
@@ -299,6 +299,8 @@ class _Listing:
     source: Source
     client: Client | None
     transform: Transform | None = None
+    head: ClassVar[str] = "the listing"
+    address: ClassVar[str] = "API_BASE_URL"
 
     @property
     def scopes(self) -> tuple[Scope, ...]:

@@ -26,7 +26,7 @@ from fetcher.engine import Engine
 from fetcher.simulator import Answer, Simulator, World
 from fetcher.simulator.world import LAST_CREATED
 from fetcher.sources.pr0gramm import Pr0gramm
-from fetcher.stores import sqlite as store
+from fetcher.stores import database as store
 from fetcher.stores.sqlite import SqliteStore
 from fetcher.transport import LeanAdapter
 from tests.fakes import FakeStop
@@ -180,7 +180,7 @@ def assert_stored_though_full(db: Path, world: World, reported: set[int]) -> Non
 
 MOST_PAGES = 120
 LIMITED_SPACE = f"""
-import fetcher.stores.sqlite as store
+import fetcher.stores.database as store
 connect = store.connect
 def limited(path):
     conn = connect(path)
@@ -314,7 +314,7 @@ def test_a_thread_that_nothing_can_wake_is_left_behind(db: Path, simulate: Simul
 
 SLOW_COMMIT = """
 import threading
-import fetcher.stores.sqlite as store
+import fetcher.stores.database as store
 write = store.SqliteStore._write
 def slow(self, batch):
     done = write(self, batch)
