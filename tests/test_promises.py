@@ -314,7 +314,7 @@ def test_a_thread_that_nothing_can_wake_is_left_behind(db: Path, simulate: Simul
 
 SLOW_COMMIT = """
 import threading
-import fetcher.stores.database as store
+import fetcher.stores.sqlite as store
 write = store.SqliteStore._write
 def slow(self, batch):
     done = write(self, batch)
