@@ -2,6 +2,22 @@
 
 from __future__ import annotations
 
+import json
+import sqlite3
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
+from pathlib import Path
+
+from fetcher.errors import ConfigurationError
+from fetcher.model import Key
+from fetcher.stores import migrations
+from fetcher.stores.bulk import array, array_for_keys, for_keys
+from fetcher.stores.database import Database
+from fetcher.stores.file import explained
+from fetcher.stores.worklist import Worklist
+
+SOURCE = "texts"
+"""The source that a database of texts alone is recorded under."""
+
 SCHEMA = (
     # What is read: a file under its path, or an item of the mirror under `TABLE/KEY`.
     """CREATE TABLE documents (
@@ -11,6 +27,7 @@ SCHEMA = (
         version TEXT,
         chunks INTEGER NOT NULL DEFAULT 0,
         first_seen_at INTEGER NOT NULL,
+        listed_at INTEGER NOT NULL,
         read_at INTEGER,
         unlisted_at INTEGER
     ) STRICT""",
@@ -53,3 +70,166 @@ SCHEMA = (
     " tokenize='unicode61 remove_diacritics 2')",
 )
 """Made when the first text is to be read."""
+
+
+def open_texts(
+    path: Path,
+    *,
+    clock: Callable[[], float],
+    stopped: Callable[[], bool] = lambda: False,
+    warn: Callable[[str], None] = lambda _: None,
+    allow_network: bool = False,
+) -> tuple[Database, str]:
+    """A database with the tables of texts, made where there is none, and the name of the source that it mirrors.
+
+    Raises StoreError.
+    """
+    db = Database(path, stopped=stopped, warn=warn, allow_network=allow_network)
+    try:
+        with explained(path):
+            migrations.apply(db.conn)
+            with db.transaction():
+                if not has_texts(db.conn):
+                    for statement in SCHEMA:
+                        db.conn.execute(statement)
+                row = db.conn.execute("SELECT name FROM sources").fetchone()
+                if row is None:
+                    row = (SOURCE,)
+                    db.conn.execute(
+                        "INSERT INTO sources (name, base_url, created_at) VALUES (?, '', ?)", [SOURCE, int(clock())]
+                    )
+            db.wait_briefly()
+    except BaseException:
+        db.close()
+        raise
+    return db, row[0]
+
+
+def has_texts(conn: sqlite3.Connection) -> bool:
+    """Whether a database has the tables of texts."""
+    return conn.execute("SELECT 1 FROM sqlite_master WHERE name = 'chunks'").fetchone() is not None
+
+
+def count(conn: sqlite3.Connection, source: str, stage: str, *, work: int = 0, parked: int = 0, done: int = 0) -> None:
+    """Add to what a stage has to do, has failed at for good, and has done; within a transaction."""
+    conn.execute(
+        "INSERT INTO stages (source, stage, work, parked, done) VALUES (?, ?, ?, ?, ?) ON CONFLICT DO UPDATE SET"
+        " work = work + excluded.work, parked = parked + excluded.parked, done = done + excluded.done",
+        [source, stage, work, parked, done],
+    )
+
+
+def enlist(db: Database, source: str, documents: Collection[tuple[str, str, Key | None]], now: int) -> int:
+    """Make due what is new or changed of documents (name, version, the item it is made of); how many these are.
+
+    What could not be read before is due again, whether it has changed or not.
+    """
+    conn = db.conn
+    names = sorted(name for name, _, _ in documents)
+    with db.transaction():
+        known: dict[str, str | None] = dict(
+            array_for_keys(
+                conn, "SELECT json_group_array(json_array(name, version)) FROM documents WHERE name IN ", names
+            )
+        )
+        back = array_for_keys(
+            conn, "SELECT json_group_array(number) FROM documents WHERE unlisted_at IS NOT NULL AND name IN ", names
+        )
+        conn.executemany(
+            "INSERT INTO documents (name, item, first_seen_at, listed_at) VALUES (?, ?, ?, ?)"
+            " ON CONFLICT (name) DO UPDATE SET listed_at = excluded.listed_at, unlisted_at = NULL",
+            [(name, item, now, now) for name, _, item in documents],
+        )
+        changes(conn, back)
+        wanted = sorted(name for name, version, _ in documents if known.get(name) != version)
+        again = Worklist(conn, source).make_due("read", names)
+        added = conn.executemany(
+            "INSERT OR IGNORE INTO work (source, stage, key, due_at) VALUES (?, 'read', ?, 0)",
+            [(source, name) for name in wanted],
+        ).rowcount
+        count(conn, source, "read", work=max(0, added) + again, parked=-again)
+    return max(0, added) + again
+
+
+def unlist(db: Database, folder: str, before: int, now: int) -> int:
+    """Mark the documents below a folder that were not listed since `before` (Unix seconds); how many there were."""
+    with db.transaction():
+        # "0" is the character after "/".
+        found = array(
+            db.conn,
+            "SELECT json_group_array(number) FROM documents"
+            " WHERE name >= ? || '/' AND name < ? || '0' AND unlisted_at IS NULL AND listed_at < ?",
+            [folder, folder, before],
+        )
+        for_keys(db.conn, "UPDATE documents SET unlisted_at = ? WHERE number IN ", found, now)
+        changes(db.conn, found)
+    return len(found)
+
+
+def changes(conn: sqlite3.Connection, documents: Sequence[int]) -> None:
+    """The categories of these documents have changed."""
+    touched: set[tuple[str, str]] = set()
+    for number in documents:
+        touched.update(
+            conn.execute("SELECT DISTINCT domain, category FROM chunks WHERE document = ?", [number]).fetchall()
+        )
+    touch(conn, touched)
+
+
+def touch(conn: sqlite3.Connection, categories: Iterable[tuple[str, str]]) -> None:
+    """These categories have changed: their files are to be written again."""
+    for domain, category in sorted(categories):
+        conn.execute(
+            "INSERT INTO categories (domain, category, changes) VALUES (?, ?, 1)"
+            " ON CONFLICT DO UPDATE SET changes = changes + 1",
+            [domain, category],
+        )
+
+
+def enlist_categories(db: Database, source: str) -> int:
+    """Make due the categories that have changed since their files were written; how many these are."""
+    with db.transaction():
+        found = db.conn.execute("SELECT domain, category FROM categories WHERE changes > written").fetchall()
+        again = Worklist(db.conn, source).make_due("aggregate", [category_key(*each) for each in found])
+        added = db.conn.executemany(
+            "INSERT OR IGNORE INTO work (source, stage, key, due_at) VALUES (?, 'aggregate', ?, 0)",
+            [(source, category_key(*each)) for each in found],
+        ).rowcount
+        count(db.conn, source, "aggregate", work=max(0, added) + again, parked=-again)
+    return max(0, added) + again
+
+
+def category_key(domain: str, category: str) -> str:
+    """The key under which a category is work."""
+    return json.dumps([domain, category])
+
+
+def texts_of(conn: sqlite3.Connection, hashes: Sequence[str]) -> Mapping[str, str]:
+    """The texts of these hashes; those that no chunk has any more are left out."""
+    return dict(
+        array_for_keys(conn, "SELECT json_group_array(json_array(hash, text)) FROM chunks WHERE hash IN ", hashes)
+    )
+
+
+def recorded_model(conn: sqlite3.Connection) -> tuple[str, int] | None:
+    """The model that all vectors are of, and their dimension; None while there are none."""
+    row = conn.execute("SELECT name, dimension FROM models").fetchone()
+    return (row[0], row[1]) if row else None
+
+
+def record_model(db: Database, name: str, dimension: int, now: int) -> None:
+    """Write down the model that vectors are made by. Raises ConfigurationError when they are of another."""
+    with db.transaction():
+        recorded = recorded_model(db.conn)
+        if recorded is None:
+            db.conn.execute("INSERT INTO models VALUES (?, ?, ?)", [name, dimension, now])
+        elif recorded != (name, dimension):
+            raise other_model(db.path, recorded, name, dimension)
+
+
+def other_model(path: Path, recorded: tuple[str, int], name: str, dimension: int) -> ConfigurationError:
+    """Vectors of two models cannot be compared."""
+    return ConfigurationError(
+        f"the vectors of {path} are of {recorded[0]} ({recorded[1]} dimensions), not of {name} ({dimension}):"
+        " set EMBEDDER and EMBED_MODEL to those, or name another database"
+    )

@@ -1,0 +1,350 @@
+"""The store of one stage that texts go through: its work, its failures, and what it writes."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Collection, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from itertools import chain
+from typing import Any, Protocol
+
+from fetcher.errors import StoreError
+from fetcher.learned import Learned
+from fetcher.model import (
+    Batch,
+    Committed,
+    Covered,
+    Failure,
+    Interval,
+    Key,
+    Order,
+    Outcome,
+    Plan,
+    Row,
+    RunState,
+    Scope,
+    StoreCounts,
+    Work,
+)
+from fetcher.stores.bulk import PARAMETERS, array, for_keys, parts
+from fetcher.stores.database import Database
+from fetcher.stores.file import REFUSED, explained
+from fetcher.stores.runs import Runs, after
+from fetcher.stores.schema import marks
+from fetcher.stores.texts import category_key, changes, count, touch
+from fetcher.stores.worklist import Worklist
+
+
+@dataclass(frozen=True, slots=True)
+class Written:
+    """What a stage wrote: how many rows, how much work it made for each stage, which of its own keys stay due."""
+
+    rows: int = 0
+    queued: Mapping[str, int] = field(default_factory=dict)
+    kept: frozenset[Key] = frozenset()
+
+
+class Writer(Protocol):
+    """Writes what a stage gave, within the transaction of its store."""
+
+    stage: str
+
+    def write(self, db: Database, source: str, batch: Batch, now: int) -> Written:
+        """Write a batch, but for its failures and the end of its work."""
+        ...
+
+
+class StageStore:
+    """What the engine asks of a store, for one stage; used by one thread, beside those of the other stages."""
+
+    def __init__(self, db: Database, source: str, writer: Writer, clock: Callable[[], float]) -> None:
+        self._db = db
+        self._conn = db.conn
+        self._source = source
+        self._writer = writer
+        self._clock = clock
+        self._work = Worklist(db.conn, source)
+        self._runs = Runs(db, source, clock, writer.stage)
+
+    def counts(self) -> StoreCounts:
+        """Totals of the stage, kept with each batch."""
+        with explained(self._db.path):
+            row = self._conn.execute(
+                "SELECT done, done, work, parked FROM stages WHERE source = ? AND stage = ?",
+                [self._source, self._writer.stage],
+            ).fetchone()
+        return StoreCounts(*row) if row else StoreCounts()
+
+    def claim(
+        self, stage: str, most: int, order: Order, bounds: Interval | None, skip: Collection[Key]
+    ) -> tuple[list[Work], float | None]:
+        """Due work that is not in `skip`, as the store of a mirror gives it."""
+        with explained(self._db.path):
+            return self._work.claim(stage, most, order, bounds, skip, self._clock())
+
+    def commit(self, batch: Batch, state: RunState) -> Committed:
+        """Write a batch in one transaction. What SQLite refuses makes its key a failure, alone. Raises StoreError."""
+        try:
+            with self._db.transaction():
+                done = self._write(batch)
+                self._runs.write(state, done)
+            return done
+        except REFUSED as error:
+            return self._apart(batch, state, error)
+
+    def _write(self, batch: Batch) -> Committed:
+        now = int(self._clock())
+        written = self._writer.write(self._db, self._source, batch, now)
+        failed = {each.key for each in batch.failures}
+        keys = [key for key in (*batch.details, *batch.gone) if key not in failed and key not in written.kept]
+        ended = self._work.forget(batch.stage, keys)
+        parked = 0
+        for failure in batch.failures:
+            unparked = self._work.put_off(failure, now)
+            if failure.due_at is None:
+                parked += unparked
+                ended += unparked
+        count(self._conn, self._source, batch.stage, work=-ended, parked=parked, done=len(batch.details))
+        for stage, queued in written.queued.items():
+            count(self._conn, self._source, stage, work=queued)
+        return Committed(
+            rows=written.rows,
+            ended=ended,
+            stored=tuple(batch.details),
+            gone=batch.gone,
+            failed=tuple(each for each in batch.failures if each.due_at is None),
+            retried=tuple(each for each in batch.failures if each.due_at is not None),
+        )
+
+    def _apart(self, batch: Batch, state: RunState, error: Exception) -> Committed:
+        """Write what a batch holds key by key, so that one that is refused fails alone."""
+        keys = list(dict.fromkeys([*(key for key, _ in batch.parts), *batch.details]))
+        if len(keys) > 1:
+            some = [
+                replace(
+                    batch,
+                    parts=tuple(each for each in batch.parts if each[0] == key),
+                    details={key: batch.details[key]} if key in batch.details else {},
+                    gone=(),
+                    failures=tuple(each for each in batch.failures if each.key == key),
+                )
+                for key in keys
+            ]
+            rest = tuple(each for each in batch.failures if each.key not in keys)
+            some.append(Batch(gone=batch.gone, failures=rest, stage=batch.stage))
+        elif keys:
+            failure = Failure(batch.stage, keys[0], Outcome.MALFORMED, f"the database refuses its rows: {error}")
+            some = [replace(batch, parts=(), details={}, failures=(*batch.failures, failure))]
+        else:
+            raise StoreError(f"{self._db.path} refuses a row: {error}") from error
+        done = Committed()
+        for each in some:
+            more = self.commit(each, after(state, done))
+            done = replace(
+                done,
+                rows=done.rows + more.rows,
+                ended=done.ended + more.ended,
+                stored=done.stored + more.stored,
+                gone=done.gone + more.gone,
+                failed=done.failed + more.failed,
+                retried=done.retried + more.retried,
+            )
+        return done
+
+    def begin_run(self, plan: Plan) -> None:
+        """Write down that a run of the stage begins."""
+        self._runs.begin(plan)
+
+    def update_run(self, state: RunState) -> None:
+        """Write down where the run stands."""
+        with self._db.transaction():
+            self._runs.write(state)
+
+    def learned(self, host: str) -> Learned | None:
+        """What was written down about a host."""
+        return self._runs.learned(host)
+
+    def learn(self, host: str, ask: Callable[[], Learned]) -> None:
+        """From now on, write down what `ask` says is known of a host."""
+        self._runs.learn(host, ask)
+
+    def room(self) -> int:
+        """How many bytes are free where the file lies."""
+        return self._db.room()
+
+    def tend(self) -> None:
+        """Do now and then what keeps the file fit."""
+        self._db.tend()
+
+    # Nothing is listed here.
+
+    def coverage(self, scopes: Sequence[Scope]) -> Mapping[Scope, Sequence[Covered]]:
+        """Nothing: a stage covers no scopes."""
+        return {scope: [] for scope in scopes}
+
+    def tokens(self) -> Mapping[Scope, str]:
+        """Nothing: no walk is under way."""
+        return {}
+
+    def known(self) -> Key | None:
+        """Nothing: what is asked for to see whether a host is there is no key of ours."""
+        return None
+
+    def fetched(self, scopes: Sequence[Scope], most: int) -> list[Key]:  # noqa: ARG002 - the engine's contract
+        """Nothing."""
+        return []
+
+    def restore(self, scopes: Sequence[Scope], since: float) -> int:  # noqa: ARG002
+        """Nothing: no text looks gone for want of a login."""
+        return 0
+
+    def want(self, universe: Mapping[Scope, Interval]) -> None:
+        """Nothing is to be covered."""
+
+    def prepare_load(self, estimate: int) -> None:
+        """Nothing slows a load down here."""
+
+    def finish_load(self) -> None:
+        """Nothing was dropped."""
+
+    def end_sweep(self, scopes: Sequence[Scope]) -> None:
+        """No sweep was begun."""
+
+
+class DocumentWriter:
+    """The stage `read`: chunks of documents, in pieces, and the embedding that they need."""
+
+    stage = "read"
+
+    def write(self, db: Database, source: str, batch: Batch, now: int) -> Written:
+        """Put the chunks of each document in place of those stored; those that did not change stay as they are."""
+        rows = queued = 0
+        for name, detail in (*batch.parts, *batch.details.items()):
+            chunks = detail.rows.get("chunks", ())
+            if chunks:
+                more = self._put(db, source, _document(db, name), chunks)
+                rows, queued = rows + len(chunks), queued + more
+        for name, detail in batch.details.items():
+            ((version, length),) = detail.rows["documents"]
+            number = _document(db, name)
+            self._cut(db, number, length)
+            db.conn.execute(
+                "UPDATE documents SET version = ?, chunks = ?, read_at = ? WHERE number = ?",
+                [version, length, now, number],
+            )
+        if batch.gone:
+            numbers = [_document(db, name) for name in batch.gone]
+            changes(db.conn, numbers)
+            for_keys(db.conn, "UPDATE documents SET unlisted_at = ? WHERE number IN ", numbers, now)
+        return Written(rows, {"embed": queued})
+
+    def _put(self, db: Database, source: str, document: int, chunks: Sequence[Row]) -> int:
+        """Write the chunks that are new or have changed; how many texts are to be embedded for it.
+
+        A chunk is (id, position, text, hash, domain, category, source_book, source_chapter).
+        """
+        conn = db.conn
+        lo, hi = chunks[0][1], chunks[-1][1]
+        stored = {
+            each[1]: tuple(each)
+            for each in array(
+                conn,
+                "SELECT json_group_array(json_array(id, position, hash, domain, category, source_book, source_chapter))"
+                " FROM chunks WHERE document = ? AND position BETWEEN ? AND ?",
+                [document, lo, hi],
+            )
+        }
+        wanted = [each for each in chunks if stored.get(each[1]) != (*each[:2], *each[3:])]
+        if not wanted:
+            return 0
+        changed = [each for each in wanted if each[1] in stored]
+        if changed:
+            self._forget_words(db, document, [each[1] for each in changed])
+            conn.executemany(
+                "UPDATE chunks SET id = ?, text = ?, hash = ?, domain = ?, category = ?, source_book = ?,"
+                " source_chapter = ? WHERE document = ? AND position = ?",
+                [(each[0], *each[2:], document, each[1]) for each in changed],
+            )
+        for some in parts([each for each in wanted if each[1] not in stored], PARAMETERS // 9):
+            conn.execute(
+                "INSERT INTO chunks (document, id, position, text, hash, domain, category, source_book, source_chapter)"
+                f" VALUES {', '.join([f'({marks(9)})'] * len(some))}",
+                list(chain.from_iterable((document, *each) for each in some)),
+            )
+        among = f"document = ? AND position BETWEEN {lo} AND {hi}"
+        parameters: list[Any] = [document]
+        if len(wanted) < len(chunks):
+            among += " AND position IN (SELECT value FROM json_each(?))"
+            parameters.append(json.dumps([each[1] for each in wanted]))
+        conn.execute(
+            "INSERT INTO chunks_search (rowid, text, source_chapter)"
+            f" SELECT number, text, source_chapter FROM chunks WHERE {among}",
+            parameters,
+        )
+        touched = {(each[4], each[5]) for each in wanted}
+        touch(conn, touched.union((stored[each[1]][3], stored[each[1]][4]) for each in changed))
+        return conn.execute(
+            "INSERT OR IGNORE INTO work (source, stage, key, due_at)"
+            f" SELECT DISTINCT ?, 'embed', hash, 0 FROM chunks WHERE {among}"
+            " AND NOT EXISTS (SELECT 1 FROM vectors WHERE vectors.hash = chunks.hash)",
+            [source, *parameters],
+        ).rowcount
+
+    def _cut(self, db: Database, document: int, length: int) -> None:
+        """Take out the chunks of a document from position `length` on."""
+        found = db.conn.execute(
+            "SELECT position, domain, category FROM chunks WHERE document = ? AND position >= ?", [document, length]
+        ).fetchall()
+        if found:
+            self._forget_words(db, document, [each[0] for each in found])
+            db.conn.execute("DELETE FROM chunks WHERE document = ? AND position >= ?", [document, length])
+            touch(db.conn, {(domain, category) for _, domain, category in found})
+
+    def _forget_words(self, db: Database, document: int, positions: Sequence[int]) -> None:
+        """Take chunks out of the full-text search, word for word as they went in, before they change."""
+        db.conn.execute(
+            "INSERT INTO chunks_search (chunks_search, rowid, text, source_chapter)"
+            " SELECT 'delete', number, text, source_chapter FROM chunks"
+            " WHERE document = ? AND position IN (SELECT value FROM json_each(?))",
+            [document, json.dumps(positions)],
+        )
+
+
+class VectorWriter:
+    """The stage `embed`: a vector for each text."""
+
+    stage = "embed"
+
+    def write(self, db: Database, source: str, batch: Batch, now: int) -> Written:  # noqa: ARG002 - the contract
+        """Put in the vectors."""
+        vectors = sorted(chain.from_iterable(each.rows["vectors"] for each in batch.details.values()))
+        for some in parts(vectors, PARAMETERS // 2):
+            db.conn.execute(
+                f"INSERT OR REPLACE INTO vectors (hash, vector) VALUES {', '.join(['(?, ?)'] * len(some))}",
+                list(chain.from_iterable(some)),
+            )
+        return Written(len(vectors))
+
+
+class CategoryWriter:
+    """The stage `aggregate`: which state of a category its file holds."""
+
+    stage = "aggregate"
+
+    def write(self, db: Database, source: str, batch: Batch, now: int) -> Written:  # noqa: ARG002
+        """Write down what was written out; what has changed meanwhile stays due."""
+        kept: set[Key] = set()
+        for detail in batch.details.values():
+            ((domain, category, state),) = detail.rows["categories"]
+            (now_at,) = db.conn.execute(
+                "UPDATE categories SET written = ? WHERE domain = ? AND category = ? RETURNING changes",
+                [state, domain, category],
+            ).fetchone()
+            if now_at > state:
+                kept.add(category_key(domain, category))
+        return Written(len(batch.details), kept=frozenset(kept))
+
+
+def _document(db: Database, name: Key) -> int:
+    """The number of a document that was enlisted."""
+    return int(db.conn.execute("SELECT number FROM documents WHERE name = ?", [name]).fetchone()[0])
