@@ -10,6 +10,7 @@ import threading
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from functools import partial, reduce
+from operator import is_
 from pathlib import Path
 from typing import Any
 
@@ -104,8 +105,12 @@ class Transform:
         return self._detail(rest())
 
     def _kept(self, table: _Rows, rows: Sequence[Row], notes: list[str]) -> list[Row]:
-        found = (self._row(table, row, notes) for row in rows)
-        return [row for row in found if row is not None]
+        kept = []
+        for row in rows:
+            stored = self._row(table, row, notes)
+            if stored is not None:
+                kept.append(stored)
+        return kept
 
     def _others(self, name: str, rows: Sequence[Row], notes: list[str]) -> list[Row]:
         """Rows that belong to no item, without those that the function fails on: as they came they are not wanted."""
@@ -132,7 +137,8 @@ class Transform:
             raise RequestFailed(
                 Outcome.MALFORMED, message, body=as_json(table.plain(row)).encode()[:MOST_EVIDENCE], lasting=True
             ) from None
-        notes += [f"{self.name}: {note}" for note in own]
+        if own:
+            notes += [f"{self.name}: {note}" for note in own]
         return stored
 
 
@@ -151,8 +157,14 @@ class _Rows:
         self._declared = [column.name for column in table.columns]
         self._names = [*parent, *self._declared, "extra"]
         self._parents = len(parent)
-        self._json = [column.name for column in table.columns if column.type == "json"]
+        self._all = {*self._names}
+        self._json = [
+            (place, column.name, column.required)
+            for place, column in enumerate(table.columns, self._parents)
+            if column.type == "json"
+        ]
         self._booleans = [column.name for column in table.columns if column.type == "boolean"]
+        self._scalars = [*parent, *(column.name for column in table.columns if column.type != "json")]
         # What names the row, and what the coverage counts, is not the function's to change.
         fixed = {*parent, table.columns[0].name, *table.position}
         self._fixed = [(place, name) for place, name in enumerate(self._names) if name in fixed]
@@ -168,9 +180,9 @@ class _Rows:
     def given(self, row: Row) -> dict[str, Any]:
         """A row as the function gets it."""
         values = self.plain(row)
-        for name in self._json:
-            if values[name] is not None:
-                values[name] = decode(values[name].encode())
+        for place, name, _ in self._json:
+            if row[place] is not None:
+                values[name] = decode(row[place].encode())
         for name in self._booleans:
             if values[name] is not None:
                 values[name] = bool(values[name])
@@ -179,22 +191,45 @@ class _Rows:
 
     def through(self, row: Row, notes: list[str]) -> Row | None:
         """The row that the function makes of a row, None where it leaves it out; raises whatever it likes."""
-        made = self._call(self.given(row))
+        given = self.given(row)
+        before = list(map(given.get, self._scalars))
+        made = self._call(given)
         if made is None:
             return None
         if not isinstance(made, dict):
             raise _Refused(f"it gave {_kind(made)}, and neither a dict nor None")
+        extra = made.get("extra")
+        if extra is not None and not isinstance(extra, dict):
+            raise _Refused(f"extra must be a dict, not {_kind(extra)}")
+        if type(made) is dict and made.keys() == self._all and all(map(is_, before, map(made.get, self._scalars))):
+            values = self._with_json(row, made)
+            if values is not None:
+                return (*values, as_json(extra) if extra else None)
+        return self._built(row, made, extra or {}, notes)
+
+    def _with_json(self, row: Row, made: dict[str, Any]) -> list[Any] | None:
+        """The columns of a row of which none but JSON can have changed, None where one that is required is missing.
+
+        Most rows of most functions: what is known to be storable need not be looked at again.
+        """
+        values = list(row[:-1])
+        for place, name, required in self._json:
+            value = made[name]
+            if value is None and required:
+                return None
+            values[place] = None if value is None else as_json(value)
+        return values
+
+    def _built(self, row: Row, made: dict[str, Any], extra: dict[str, Any], notes: list[str]) -> Row:
+        """A row of whatever the function gave, as if the API had sent it."""
         for place, name in self._fixed:
             value = made.get(name, _MISSING)
             if type(value) is not type(row[place]) or value != row[place]:
                 how = "is missing" if value is _MISSING else f"was {row[place]!r:.40} and is {value!r:.40}"
                 raise _Refused(f"{name} must stay as it is: it {how}")
-        extra = made.get("extra")
-        if extra is not None and not isinstance(extra, dict):
-            raise _Refused(f"extra must be a dict, not {_kind(extra)}")
         declared = {name: made[name] for name in self._declared if name in made}
         *values, unusable = self._builder.row(declared, notes)
-        extra = {**(extra or {}), **{name: value for name, value in made.items() if name not in self._names}}
+        extra = {**extra, **{name: value for name, value in made.items() if name not in self._all}}
         if unusable is not None:
             extra |= decode(unusable.encode())
         return (*row[: self._parents], *values, as_json(extra) if extra else None)

@@ -123,6 +123,24 @@ def test_a_value_of_another_type_is_taken_as_one_of_the_api_would_be() -> None:
     assert done.notes == ("mine:f: things.name: expected text, got a number; kept in extra",)
 
 
+def test_what_is_changed_within_a_json_column_is_stored() -> None:
+    def change(row: dict[str, Any]) -> dict[str, Any]:
+        row["more"]["a"].append(2)
+        row["extra"]["new"] = "other"
+        return row
+
+    assert through(change).rows == ((5, "five", 0.5, 1, '{"a":[1,2]}', '{"new":"other"}'),)
+
+
+def test_one_name_in_place_of_another_is_no_row_as_it_was() -> None:
+    def rename(row: dict[str, Any]) -> dict[str, Any]:
+        row["title"] = row.pop("name")
+        return row
+
+    assert through(rename).rows == ((5, None, 0.5, 1, '{"a":[1]}', '{"new":"field","title":"five"}'),)
+    assert through(rename, name=None).rows[0][-1] == '{"new":"field","title":null}'
+
+
 def test_none_leaves_an_item_out_and_what_came_with_it() -> None:
     done = transform(lambda row: None).page(
         page_of((5, None, None, None, None, None), details={5: Detail({"parts": [(5, "a", 1, None)]})})
@@ -237,6 +255,14 @@ def test_a_child_that_it_fails_on_fails_its_item() -> None:
 def test_a_child_stays_with_its_item(changed: dict[str, Any]) -> None:
     found = transform(lambda row: {**row, **changed}).details({5: Detail({"parts": [(5, "a", 1, None)]})})
     assert "thing_id must stay as it is" in str(found[5])
+
+
+def test_a_required_json_column_has_to_stay() -> None:
+    parts = Table("parts", (Column("id", "text", required=True), Column("more", "json", required=True)), parent="on")
+    found = Transform(lambda row: row | {"more": None}, "f", (ITEMS, parts)).details(
+        {1: Detail({"parts": [(1, "a", "[]", None)]})}
+    )
+    assert str(found[1]) == "f failed on parts a: parts: more is missing"
 
 
 def test_a_required_column_has_to_stay() -> None:
