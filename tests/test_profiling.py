@@ -55,6 +55,7 @@ def said(results: list[Result], what: str) -> list[Any]:
         ({"read": 0.5, "parse": 0.2, "store": 0.1}, "disk"),
         ({"read": 0.1, "parse": 0.6, "store": 0.3}, "parsing"),
         ({"read": 0.1, "parse": 0.3, "store": 0.6}, "writing to SQLite"),
+        ({"read": 0.1, "parse": 0.3, "store": 0.1}, "what is not clocked"),
     ],
 )
 def test_the_bottleneck_is_what_takes_most_of_the_plain_loops_time(parts: dict[str, float], bottleneck: str) -> None:
@@ -121,6 +122,12 @@ def test_a_conclusion_is_drawn_from_the_largest_case() -> None:
     assert "bottleneck network; fastest fetcher with 10" in found.text
 
 
+def test_the_time_of_an_answer_is_of_all_rounds() -> None:
+    answers = [{"seconds": 1.0, "latency": {"median": each, "p95": 2 * each}} for each in (9.0, 0.1, 0.2)]
+    found = Result("api", CASE, FETCHER, 1, tuple(answers))
+    assert (found.latency("median"), found.latency("p95")) == (0.2, 0.4)
+
+
 def test_refusals_are_told() -> None:
     assert said([result(PLAIN, 1, 1.0), result(FETCHER, 10, 1.0, limited=7)], "refusals") == [7]
 
@@ -151,6 +158,12 @@ def test_the_check_ends_with_one_when_one_worker_is_slower(
     monkeypatch.setattr(benchmark_ingest, "missing", list)
     monkeypatch.setattr(benchmark_ingest, "PARTS", {"file": measured})
     assert benchmark_ingest.main(["--check"]) == code
+
+
+def test_a_part_that_was_not_compared_has_not_passed_the_check(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(benchmark_ingest, "missing", list)
+    monkeypatch.setattr(benchmark_ingest, "PARTS", {"file": lambda _: [result(PLAIN, 1, 1.0)]})
+    assert benchmark_ingest.main(["--check"]) == 1
 
 
 def test_what_is_not_installed_is_named_in_one_line(
@@ -243,6 +256,10 @@ def test_as_many_files_are_broken_as_are_asked_for_and_in_every_way(tmp_path: Pa
         generator.collection(tmp_path, 1, 2)
 
 
+FEW = 10
+"""Modules that may be imported while the clock runs: what a library imports when it is first used."""
+
+
 @pytest.mark.parametrize("strategy", profile_file_io.STRATEGIES)
 def test_every_strategy_brings_the_same_items_and_finds_the_broken_ones(strategy: str, tmp_path: Path) -> None:
     made = generator.collection(tmp_path / "files", 30, 4)
@@ -253,6 +270,7 @@ def test_every_strategy_brings_the_same_items_and_finds_the_broken_ones(strategy
     assert (told["items"], told["wrong"], told["bytes"]) == (made.items, made.broken, made.bytes)
     assert told["seconds"] > 0
     assert told["peak"] > 0
+    assert told["imported"] < FEW, "imports are not in the figures"
     with closing(sqlite3.connect(here / "items.db")) as conn:
         assert conn.execute("SELECT count(*) FROM items").fetchone() == (made.items,)
 
@@ -261,7 +279,7 @@ def test_the_whole_way_makes_the_same_lines_sequential_and_concurrent(tmp_path: 
     told = []
     with Simulator(StacWorld(items=400, collections=1)) as simulator:
         for number, (strategy, workers) in enumerate([(PLAIN, 1), (FETCHER, 1), (FETCHER, 5)]):
-            words = (strategy, "--workers", str(workers), "--url", simulator.url)
+            words = (strategy, simulator.url, "--workers", str(workers))
             told.append(contestant(tmp_path / str(number), "profile_mixed.py", *words))
     assert 300 < told[0]["items"] < 400, "what is too cloudy is left out"
     assert len({(each["items"], each["digest"]) for each in told}) == 1
@@ -271,12 +289,14 @@ def test_the_whole_way_makes_the_same_lines_sequential_and_concurrent(tmp_path: 
 
 @pytest.mark.parametrize("strategy", profile_api_requests.STRATEGIES)
 def test_every_client_brings_all_items_of_an_api(strategy: str, tmp_path: Path) -> None:
-    pytest.importorskip(profile_api_requests.NEEDS[strategy])
+    pytest.importorskip(profile_api_requests.NEEDS[strategy][0])
     with Simulator(StacWorld(items=250, collections=1)) as simulator:
         told = contestant(
-            tmp_path / "here", "profile_api_requests.py", strategy, "--workers", "5", "--url", simulator.url
+            tmp_path / "here", "profile_api_requests.py", strategy, simulator.url, "--workers", "5", "--traced"
         )
     assert told["items"] == 250
+    assert told["traced"] > 0
+    assert told["imported"] < FEW, "imports are not in the figures"
     assert told["latency"]["median"] <= told["latency"]["p95"]
 
 

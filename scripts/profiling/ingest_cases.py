@@ -5,6 +5,7 @@ The parent asks `rounds` to run contestants by turns; the child says with `tell`
 
 from __future__ import annotations
 
+import argparse
 import json
 import os
 import re
@@ -16,9 +17,12 @@ import tempfile
 import time
 import tracemalloc
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing, contextmanager
 from dataclasses import dataclass, field
+from functools import partial
 from hashlib import sha256
+from importlib import import_module
 from pathlib import Path
 from typing import Any
 
@@ -67,6 +71,10 @@ class Result:
         """The median time from the first thing asked for to the last commit."""
         return self.median("seconds")
 
+    def latency(self, figure: str) -> float:
+        """The median over the rounds of `median` or `p95` of the seconds that an answer took."""
+        return statistics.median(float(each["latency"][figure]) for each in self.rounds)
+
     @property
     def throughput(self) -> float:
         """Items a second."""
@@ -78,11 +86,12 @@ class Result:
         return statistics.median(each["cpu"] / each["seconds"] for each in self.rounds)
 
     def shares(self, account: str) -> dict[str, float]:
-        """The share of each part of `account` in the wall time: medians."""
+        """The share of each part of `account` in the wall time, and `rest` for what no part has: medians."""
         names = self.rounds[0].get(account) or {}
-        return {
+        found = {
             name: statistics.median(each[account][name] / each["seconds"] for each in self.rounds) for name in names
         }
+        return found and {**found, "rest": max(0.0, 1 - sum(found.values()))}
 
     def plain(self) -> dict[str, Any]:
         """As it is written as JSON."""
@@ -117,14 +126,26 @@ def alone(case: Case) -> Iterator[tuple[tuple[str, ...], dict[str, Any]]]:  # no
 
 
 def rounds(
-    cases: Sequence[Case], folder: Path, count: int, *, beside: Beside = alone, timeout: float = 300
+    cases: Sequence[Case],
+    folder: Path,
+    count: int,
+    *,
+    beside: Beside = alone,
+    timeout: float = 300,
+    at_once: int = 1,
 ) -> list[Result]:
-    """Run all cases so many times, by turns, each time another one first; all must bring the same items."""
+    """Run all cases so many times, by turns, each time another one first; all must bring the same items.
+
+    Figures are worth something with one `at_once` only.
+    """
     found: dict[Case, list[Mapping[str, Any]]] = {case: [] for case in cases}
-    for number in range(count):
-        first = number * max(1, len(cases) // count) % len(cases)
-        for case in (*cases[first:], *cases[:first]):
-            found[case].append(once(case, folder, beside=beside, timeout=timeout))
+    with ThreadPoolExecutor(at_once) as pool:
+        for number in range(count):
+            first = number * max(1, len(cases) // count) % len(cases)
+            turns = [*cases[first:], *cases[:first]]
+            told = pool.map(partial(once, folder=folder, beside=beside, timeout=timeout), turns)
+            for case, facts in zip(turns, told, strict=True):
+                found[case].append(facts)
     same(found)
     return [Result(case.mode, case.name, case.strategy, case.workers, tuple(each)) for case, each in found.items()]
 
@@ -173,18 +194,57 @@ class Account:
         return now
 
 
-def tell(
-    work: Callable[[Account], None], check: Callable[[Account], None] = lambda _: None, *, traced: bool = False
-) -> None:
+Strategy = Callable[[str, Account, int], None]
+"""What a contestant does: from where (a folder, or the address of an API), what it notes, and with how many workers."""
+
+OURS = (
+    "fetcher.mirror",
+    "fetcher.sources.files.parquet",
+    "fetcher.sources.pr0gramm",
+    "fetcher.sources.stac",
+    "sqlite_utils",
+)
+"""What fetcher imports by the time it has made a database."""
+
+
+def contestant(
+    words: Sequence[str],
+    about: str | None,
+    strategies: Mapping[str, Strategy],
+    needs: Callable[[str, str], Sequence[str]],
+    check: Callable[[str, Account], None],
+) -> int:
+    """The program of one contestant: do what the words name, and tell what it cost.
+
+    `needs` gives the modules of a strategy there.
+    """
+    parser = argparse.ArgumentParser(description=about, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("strategy", choices=strategies)
+    parser.add_argument("where", help="the folder of the files, or the address of the API")
+    parser.add_argument("--workers", type=int, default=1, metavar="N")
+    parser.add_argument("--traced", action="store_true", help="count Python's memory too, which takes longer")
+    args = parser.parse_args(words)
+    hide_optional()
+    # What is imported before the clock starts is not measured, for nobody.
+    for name in needs(args.strategy, args.where):
+        import_module(name)
+    work = partial(strategies[args.strategy], args.where, workers=args.workers)
+    tell(work, partial(check, args.where), traced=args.traced)
+    return 0
+
+
+def tell(work: Callable[[Account], None], check: Callable[[Account], None], *, traced: bool) -> None:
     """Do the work and print what it cost; `check` looks at what came of it, off the clock."""
     account = Account()
     if traced:
         tracemalloc.start()
     base = peak_of(os.getpid())
+    known = set(sys.modules)
     began, cpu = time.perf_counter(), _cpu()
     work(account)
     seconds, used = time.perf_counter() - began, _cpu() - cpu
     peak = tracemalloc.get_traced_memory()[1] if traced else None
+    imported = len(set(sys.modules) - known)
     tracemalloc.stop()
     resident = peak_of(os.getpid()) + account.helpers
     check(account)
@@ -198,6 +258,7 @@ def tell(
         "items": account.items,
         "bytes": account.bytes,
         "wrong": account.wrong,
+        "imported": imported,
         "digest": account.digest,
         "parts": account.parts,
         "traced": peak,
@@ -207,7 +268,7 @@ def tell(
     print(json.dumps(facts), flush=True)
 
 
-def checked(account: Account) -> None:
+def checked(where: str, account: Account) -> None:  # noqa: ARG001
     """Count what is in the database, and take a digest of the ids, whatever their order."""
     with closing(sqlite3.connect(DB)) as conn:
         digest = sha256()

@@ -28,12 +28,14 @@ RESOURCES = {
     "store": "writing to SQLite",
     "transform": "transforming",
     "export": "writing NDJSON",
+    "rest": "what is not clocked",
 }
-"""The parts that the plain loop notes, and what each of them waits for or uses."""
+"""The parts that the plain loop notes, and what each of them waits for or uses; `rest` is what is in none."""
 
 RULES = (
     "Bottleneck: of the parts that the plain loop clocks (reading = disk, parsing, waiting for answers = network,"
-    " writing to SQLite, transforming, writing NDJSON) the one with the greatest share of its time.",
+    " writing to SQLite, transforming, writing NDJSON, and what is none of them) the one with the greatest share of its"
+    " time.",
     f"CPU share: CPU seconds a second of the plain loop. From {BUSY:g} on it is bound by the processor; below that it"
     " waits, for the disk, for answers, or for a core that others have.",
     f"Saturated server: where the simulated API computes for {BUSY:g} of the time or more, it is what is measured.",

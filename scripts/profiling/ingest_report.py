@@ -110,8 +110,8 @@ def _table(results: Sequence[Result]) -> list[str]:
             cells.append("" if each.traced is None else f"{each.traced / MB:,.1f}")
         if over_network:
             cells += [
-                f"{1000 * each.rounds[0]['latency']['median']:.0f}",
-                f"{1000 * each.rounds[0]['latency']['p95']:.0f}",
+                f"{1000 * each.latency('median'):.0f}",
+                f"{1000 * each.latency('p95'):.0f}",
                 f"{each.median('requests'):,.0f}",
                 f"{each.median('limited'):,.0f}",
                 f"{server_share(each):.2f}",
@@ -131,6 +131,7 @@ def draw(results: Sequence[Result], folder: Path) -> dict[str, str]:
     matplotlib.use("agg")
     from matplotlib import pyplot
 
+    folder.mkdir(parents=True, exist_ok=True)
     names = {}
     for mode in MODES:
         own = [each for each in results if each.mode == mode]

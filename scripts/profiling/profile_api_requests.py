@@ -1,7 +1,7 @@
 #!/usr/bin/env python3
 """Profile how a paginated API comes into a database: page after page, windows side by side, and what others do.
 
-    python profile_api_requests.py fetcher --items 10000 --workers 10 --url URL
+    python profile_api_requests.py fetcher URL --workers 10
 
 Run so it is one contestant: it asks the STAC API at URL for all items of its one collection, stores them in `items.db`
 here, and prints what that cost as JSON. `benchmark_ingest.py` runs them all, each beside a simulated API of its own.
@@ -10,21 +10,19 @@ The peers need `pystac-client` and `aiohttp` (the extra `profile`).
 
 from __future__ import annotations
 
-import argparse
 import json
 import sqlite3
 import sys
 import time
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import closing, contextmanager
 from datetime import UTC, datetime
-from functools import partial
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
 from benchmark_limits import Host, simulated
-from ingest_cases import DB, FETCHER, PLAIN, Account, Beside, Case, checked, cpu_of, hide_optional, tell
+from ingest_cases import DB, FETCHER, OURS, PLAIN, Account, Beside, Case, Strategy, checked, contestant, cpu_of
 from measure import get
 
 PAGE = 100
@@ -196,7 +194,7 @@ def fetched(url: str, account: Account, workers: int, **settings: Any) -> None:
     )
 
 
-STRATEGIES: dict[str, Callable[[str, Account, int], None]] = {
+STRATEGIES: dict[str, Strategy] = {
     PLAIN: plain,
     "pystac-client": pystac,
     "aiohttp gather": gather,
@@ -205,7 +203,12 @@ STRATEGIES: dict[str, Callable[[str, Account, int], None]] = {
 SEQUENTIAL = (PLAIN, "pystac-client")
 """They ask for one page after the other: there is nothing to choose."""
 
-NEEDS = {PLAIN: "requests", "pystac-client": "pystac_client", "aiohttp gather": "aiohttp", FETCHER: "fetcher.mirror"}
+NEEDS = {
+    PLAIN: ("requests", "netrc"),
+    "pystac-client": ("pystac_client", "pystac.extensions.ext", "netrc"),
+    "aiohttp gather": ("aiohttp",),
+    FETCHER: (*OURS, "netrc"),
+}
 """What is imported before the clock starts, as for everybody."""
 
 
@@ -248,7 +251,7 @@ def _counted(host: Host) -> Around:
     """The words that name an API, and after the run what it refused, and its CPU seconds."""
     further: dict[str, Any] = {}
     before, cpu = len(host.entries()), cpu_of(host.pid)
-    yield ("--url", host.url), further
+    yield (host.url,), further
     further |= {
         "server_cpu": cpu_of(host.pid) - cpu,
         "limited": sum(refused for _, refused in host.entries()[before:]),
@@ -265,17 +268,13 @@ def cases(name: str, workers: Sequence[int], *, only: Sequence[str] = ()) -> lis
     ]
 
 
+def needs(strategy: str, url: str) -> Sequence[str]:  # noqa: ARG001
+    """What a strategy imports."""
+    return NEEDS[strategy]
+
+
 def main(words: Sequence[str]) -> int:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("strategy", choices=STRATEGIES)
-    parser.add_argument("--url", required=True)
-    parser.add_argument("--workers", type=int, default=1, metavar="N")
-    parser.add_argument("--traced", action="store_true", help="count Python's memory too, which takes longer")
-    args = parser.parse_args(words)
-    hide_optional()
-    __import__(NEEDS[args.strategy])
-    tell(partial(STRATEGIES[args.strategy], args.url, workers=args.workers), checked, traced=args.traced)
-    return 0
+    return contestant(words, __doc__, STRATEGIES, needs, checked)
 
 
 if __name__ == "__main__":

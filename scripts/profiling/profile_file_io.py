@@ -9,7 +9,6 @@ what that cost as JSON. Threads and processes read and parse, and one thread wri
 
 from __future__ import annotations
 
-import argparse
 import json
 import sqlite3
 import sys
@@ -17,11 +16,10 @@ import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor, ThreadPoolExecutor
 from contextlib import closing
-from functools import partial
 from multiprocessing import get_context
 from pathlib import Path
 
-from ingest_cases import DB, FETCHER, PLAIN, Account, Case, checked, hide_optional, peak_of, tell
+from ingest_cases import DB, FETCHER, OURS, PLAIN, Account, Case, Strategy, checked, contestant, peak_of
 
 TRANSACTION = 1000
 """Files a transaction, as the source `files` has it."""
@@ -36,6 +34,11 @@ Read = tuple[list[Row], int]
 
 
 # --- the work ---------------------------------------------------------------------------------------
+
+
+def paths_of(folder: str) -> list[str]:
+    """The files of a folder; listing them is a part of the work."""
+    return sorted(map(str, Path(folder).iterdir()))
 
 
 def parsed_json(path: str, data: bytes) -> list[Row]:
@@ -92,11 +95,11 @@ def store(found: Iterable[Read], account: Account) -> None:
         account.add("store", began)
 
 
-def plain(paths: Sequence[str], account: Account, workers: int) -> None:  # noqa: ARG001
+def plain(folder: str, account: Account, workers: int) -> None:  # noqa: ARG001
     """One file after the other; where the time goes is noted."""
 
     def found() -> Iterator[Read]:
-        for path in paths:
+        for path in paths_of(folder):
             began = time.perf_counter()
             if path.endswith(".json"):
                 data = Path(path).read_bytes()
@@ -110,11 +113,11 @@ def plain(paths: Sequence[str], account: Account, workers: int) -> None:  # noqa
     store(found(), account)
 
 
-def divided(paths: Sequence[str], account: Account) -> None:
+def divided(folder: str, account: Account) -> None:
     """Say how much of what a Parquet file took was its bytes: a library that does both in one does not tell."""
     if "parse" in account.parts and "read" not in account.parts:
         began = time.perf_counter()
-        for path in paths:
+        for path in paths_of(folder):
             with Path(path).open("rb", buffering=0) as file:
                 while file.read(1 << 20):
                     pass
@@ -122,14 +125,16 @@ def divided(paths: Sequence[str], account: Account) -> None:
         account.parts["parse"] -= account.parts["read"]
 
 
-def threads(paths: Sequence[str], account: Account, workers: int) -> None:
+def threads(folder: str, account: Account, workers: int) -> None:
     """A ThreadPoolExecutor reads and parses."""
+    paths = paths_of(folder)
     with ThreadPoolExecutor(workers) as pool:
         store(pool.map(READERS[Path(paths[0]).suffix], paths), account)
 
 
-def processes(paths: Sequence[str], account: Account, workers: int) -> None:
+def processes(folder: str, account: Account, workers: int) -> None:
     """A ProcessPoolExecutor reads and parses; the items come back pickled."""
+    paths = paths_of(folder)
     size = CHUNK if paths[0].endswith(".json") else 1
     with ProcessPoolExecutor(workers, get_context("fork")) as pool:
         store(pool.map(READERS[Path(paths[0]).suffix], paths, chunksize=size), account)
@@ -137,18 +142,16 @@ def processes(paths: Sequence[str], account: Account, workers: int) -> None:
         account.helpers = sum(map(peak_of, pool._processes))
 
 
-def fetcher_itself(paths: Sequence[str], account: Account, workers: int) -> None:
+def fetcher_itself(folder: str, account: Account, workers: int) -> None:
     """`fetcher fetch files`, as a library."""
     import fetcher
 
-    summary = fetcher.fetch(
-        "files", DB, file_paths=(str(Path(paths[0]).parent),), max_parallel_requests=workers, log_level="ERROR"
-    )
+    summary = fetcher.fetch("files", DB, file_paths=(folder,), max_parallel_requests=workers, log_level="ERROR")
     account.wrong = summary.parked
-    account.bytes = sum(Path(path).stat().st_size for path in paths)
+    account.bytes = sum(Path(path).stat().st_size for path in paths_of(folder))
 
 
-STRATEGIES: dict[str, Callable[[Sequence[str], Account, int], None]] = {
+STRATEGIES: dict[str, Strategy] = {
     PLAIN: plain,
     "threads": threads,
     "processes": processes,
@@ -156,12 +159,19 @@ STRATEGIES: dict[str, Callable[[Sequence[str], Account, int], None]] = {
 }
 
 
+def needs(strategy: str, folder: str) -> Sequence[str]:
+    """What a strategy imports for the files of a folder."""
+    own = {FETCHER: OURS, "processes": ("multiprocessing.popen_fork", "multiprocessing.synchronize")}
+    parquet = paths_of(folder)[0].endswith(".parquet")
+    return *own.get(strategy, ()), *(("pyarrow.parquet",) if parquet else ())
+
+
 # --- the cases --------------------------------------------------------------------------------------
 
 
 def cases(name: str, folder: Path, workers: Sequence[int], *, only: Sequence[str] = ()) -> list[Case]:
     """Every strategy over one folder; fetcher reads files in one thread, so that two numbers of workers show it."""
-    counts = {PLAIN: [1], FETCHER: sorted({workers[0], 10 if 10 in workers else workers[-1]})}
+    counts = {PLAIN: [1], FETCHER: sorted({1, 10 if 10 in workers else workers[-1]})}
     return [
         Case("file", name, strategy, count, "profile_file_io.py", (strategy, str(folder), "--workers", str(count)))
         for strategy in STRATEGIES
@@ -170,28 +180,14 @@ def cases(name: str, folder: Path, workers: Sequence[int], *, only: Sequence[str
     ]
 
 
+def check(folder: str, account: Account) -> None:
+    """Look at what is in the database, and divide the time of what did two things in one."""
+    checked(folder, account)
+    divided(folder, account)
+
+
 def main(words: Sequence[str]) -> int:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("strategy", choices=STRATEGIES)
-    parser.add_argument("folder", type=Path)
-    parser.add_argument("--workers", type=int, default=1, metavar="N")
-    parser.add_argument("--traced", action="store_true", help="count Python's memory too, which takes longer")
-    args = parser.parse_args(words)
-    paths = sorted(map(str, args.folder.iterdir()))
-    hide_optional()
-    # What is imported before the clock starts is not measured, for nobody.
-    if args.strategy == FETCHER:
-        import fetcher.mirror
-        import fetcher.sources.files  # noqa: F401
-    if paths[0].endswith(".parquet"):
-        import pyarrow.parquet  # noqa: F401
-
-    def check(account: Account) -> None:
-        checked(account)
-        divided(paths, account)
-
-    tell(partial(STRATEGIES[args.strategy], paths, workers=args.workers), check, traced=args.traced)
-    return 0
+    return contestant(words, __doc__, STRATEGIES, needs, check)
 
 
 if __name__ == "__main__":

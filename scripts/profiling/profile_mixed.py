@@ -1,7 +1,7 @@
 #!/usr/bin/env python3
 """Profile the whole way of an item: from a STAC API through a function into SQLite, and out as NDJSON.
 
-    python profile_mixed.py fetcher --workers 10 --url URL
+    python profile_mixed.py fetcher URL --workers 10
 
 Run so it is one contestant, as `profile_api_requests.py`; the digest is that of every line it wrote, sorted, so that
 all contestants wrote the same, whatever their order.
@@ -9,20 +9,18 @@ all contestants wrote the same, whatever their order.
 
 from __future__ import annotations
 
-import argparse
 import json
 import sqlite3
 import sys
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import closing
-from functools import partial
 from hashlib import sha256
 from pathlib import Path
 from typing import Any
 
-from ingest_cases import DB, FETCHER, PLAIN, Account, Case, hide_optional, tell
-from profile_api_requests import Mirror, fetched, pages
+from ingest_cases import DB, FETCHER, PLAIN, Account, Case, Strategy, contestant
+from profile_api_requests import Mirror, fetched, needs, pages
 
 LINES = Path("items.ndjson")
 CLOUDY = 90
@@ -71,7 +69,7 @@ def export(query: str, account: Account) -> None:
     account.add("export", began)
 
 
-STRATEGIES: dict[str, Callable[[str, Account, int], None]] = {PLAIN: plain, FETCHER: fetcher_itself}
+STRATEGIES: dict[str, Strategy] = {PLAIN: plain, FETCHER: fetcher_itself}
 
 
 def canonical() -> Iterator[str]:
@@ -81,7 +79,7 @@ def canonical() -> Iterator[str]:
             yield json.dumps(json.loads(line), sort_keys=True)
 
 
-def checked(account: Account) -> None:
+def checked(url: str, account: Account) -> None:  # noqa: ARG001
     """Count the lines, and take a digest of them, sorted."""
     found = sorted(canonical())
     account.items = len(found)
@@ -102,16 +100,7 @@ def cases(name: str, workers: Sequence[int]) -> list[Case]:
 
 
 def main(words: Sequence[str]) -> int:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("strategy", choices=STRATEGIES)
-    parser.add_argument("--url", required=True)
-    parser.add_argument("--workers", type=int, default=1, metavar="N")
-    parser.add_argument("--traced", action="store_true", help="count Python's memory too, which takes longer")
-    args = parser.parse_args(words)
-    hide_optional()
-    __import__("requests" if args.strategy == PLAIN else "fetcher.mirror")
-    tell(partial(STRATEGIES[args.strategy], args.url, workers=args.workers), checked, traced=args.traced)
-    return 0
+    return contestant(words, __doc__, STRATEGIES, needs, checked)
 
 
 if __name__ == "__main__":
