@@ -65,7 +65,8 @@ class Gate:
     """The gate for one host: at most `limit` requests in flight, between `least` and `most`.
 
     `lower` and `upper` are absolute latencies in seconds: below `lower` it grows, above `upper` it is cut, whatever
-    the floor is. `answered` and `refused` tell it what happens; set `used` whenever it was full.
+    the floor is. It begins at `first`. `answered` and `refused` tell it what happens; set `used`
+    whenever it was full.
     """
 
     def __init__(
@@ -77,13 +78,14 @@ class Gate:
         upper: float | None = None,
         refusals: int = 3,
         learned: Learned | None = None,
+        first: int = FIRST,
     ) -> None:
         self._least = least
         self._most = most
         self._lower = lower
         self._upper = upper
         self._refusals: deque[float] = deque(maxlen=refusals)
-        self._size = float(min(most, max(least, FIRST)))
+        self._size = float(min(most, max(least, first if learned is None or learned.gate > first else learned.gate)))
         # Up to where it doubles.
         self._doubles_below = float(most) if learned is None else min(float(most), learned.gate)
         self._floor = math.inf

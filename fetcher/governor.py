@@ -11,7 +11,7 @@ from contextlib import nullcontext
 from functools import partial
 
 from fetcher.errors import Stopped
-from fetcher.gate import Gate
+from fetcher.gate import FIRST, Gate
 from fetcher.learned import Learned
 from fetcher.limits import Limits, Ticket
 from fetcher.metrics import Latency
@@ -40,7 +40,7 @@ class Governor:
 
     Below these bounds pace and gate (`least` to `parallel` at once; None: always `parallel`) are what the host allows:
     learned from its refusals and its latency. `lower` and `upper` are absolute latencies (seconds) for the gate,
-    `refusals` within a minute lower it too.
+    `refusals` within a minute lower it too; it begins at `first`.
     """
 
     def __init__(
@@ -54,11 +54,18 @@ class Governor:
         lower: float | None = None,
         upper: float | None = None,
         refusals: int = 3,
+        first: int = FIRST,
     ) -> None:
         self._stop = stop
         self._make_pace = partial(Pace, ceiling)
         self._make_gate = partial(
-            Gate, parallel if least is None else least, parallel, lower=lower, upper=upper, refusals=refusals
+            Gate,
+            parallel if least is None else least,
+            parallel,
+            lower=lower,
+            upper=upper,
+            refusals=refusals,
+            first=first,
         )
         self._make_limits = partial(Limits, most=parallel, ceiling=ceiling, max_pause=max_pause)
         self._limits = self._make_limits(self._make_pace(), self._make_gate())
