@@ -56,6 +56,8 @@ def refuse_unwritable(path: Path) -> None:
     effective = {"effective_ids": True} if os.access in os.supports_effective_ids else {}
     if path.exists() and not path.is_file():
         raise ConfigurationError(f"{path} cannot be written: it is no file")
+    if not path.parent.is_dir():
+        raise ConfigurationError(f"{path} cannot be written: its folder is not there")
     if not os.access(path.parent, os.W_OK | os.X_OK, **effective):
         raise ConfigurationError(f"{path} cannot be written: its folder is read-only")
 

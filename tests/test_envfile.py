@@ -116,6 +116,8 @@ def test_what_cannot_be_written_is_one_sentence(tmp_path: Path) -> None:
             set_values(folder / ".env", VALUES)
         with pytest.raises(ConfigurationError, match=r"\.env cannot be written: its folder is read-only"):
             refuse_unwritable(folder / ".env")
+    with pytest.raises(ConfigurationError, match="its folder is not there"):
+        refuse_unwritable(tmp_path / "nowhere" / ".env")
     (tmp_path / ".env").mkdir()
     with pytest.raises(ConfigurationError, match="no file"):
         refuse_unwritable(tmp_path / ".env")
