@@ -526,8 +526,7 @@ class _Parts:
             raise ConfigurationError(f"limit: must be at least 1, not {limit}")
         if order not in ("newest", "oldest"):
             raise ConfigurationError(f"order: must be newest or oldest, not {order!r}")
-        hints = {name: each for name, each in of(kind, "settings").items() if name not in settings.model_fields_set}
-        settings = settings.model_copy(update=hints)
+        settings = hinted(settings, kind)
         options = load(kind.Options, {key: value for key, value in given.items() if key in kind.Options.model_fields})
         options = remembered(kind, options, path)
         asked = options.model_dump(mode="json", exclude=set(secrets_of(kind.Options)))
@@ -603,6 +602,12 @@ def _kept_free(path: Path, most: int) -> int:
         return min(most, int(shutil.disk_usage(path.absolute().parent).total * SMALL_PART))
     except OSError:
         return most  # The store is about to say what is wrong with the folder.
+
+
+def hinted(settings: Settings, kind: type[Source]) -> Settings:
+    """The settings, and in place of what nobody has set what the source asks for."""
+    hints = {name: each for name, each in of(kind, "settings").items() if name not in settings.model_fields_set}
+    return settings.model_copy(update=hints)
 
 
 def base_url_for(settings: Settings, path: Path, kind: type[Source]) -> str:

@@ -437,8 +437,7 @@ class Toy(Pr0gramm):
 @pytest.fixture
 def toy(monkeypatch: pytest.MonkeyPatch) -> None:
     sources = MappingProxyType({"pr0gramm": Pr0gramm, "toy": Toy})
-    for module in (fetcher.sources, fetch_command):
-        monkeypatch.setattr(module, "registry", lambda: sources)
+    monkeypatch.setattr(fetcher.sources, "registry", lambda: sources)
 
 
 def test_a_registered_source_can_be_named(toy: None, fetcher_: Run, shared_simulator: Simulator) -> None:
@@ -461,8 +460,7 @@ def test_the_database_of_a_source_that_is_not_installed_is_told(
     fetcher_: Run, shared_simulator: Simulator, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     with monkeypatch.context() as patch:
-        for module in (fetcher.sources, fetch_command):
-            patch.setattr(module, "registry", lambda: {"toy": Toy})
+        patch.setattr(fetcher.sources, "registry", lambda: {"toy": Toy})
         assert fetcher_("fetch", "toy", "m.db", "--base-url", shared_simulator.url, *FAST, "--limit", "1").code == 0
     assert_one_line(fetcher_("status", "m.db"), 2, "no source is called 'toy'")
 

@@ -3,18 +3,24 @@
 from __future__ import annotations
 
 from functools import partial
-from pathlib import Path
 from typing import Any
 
 import click
 
 from fetcher.cli import EXIT_CODES
 from fetcher.cli.report import duration, place, size, start_lines
-from fetcher.cli.running import follow, running_options, setting_options, settings_for, warn_of_unknown
+from fetcher.cli.running import (
+    follow,
+    running_options,
+    setting_options,
+    settings_for,
+    warn_of_unknown,
+    what_to_mirror,
+)
 from fetcher.mirror import Preview, preview, source_for
 from fetcher.mirror import fetch as run
-from fetcher.settings import Settings, further_arguments
-from fetcher.sources import Source, is_source, registry
+from fetcher.settings import Settings
+from fetcher.sources import Source
 
 
 @click.command(epilog=EXIT_CODES)
@@ -46,7 +52,7 @@ def fetch(
     read, a described API takes NAME=VALUE for its variables. Every setting can be an option, an environment variable or
     a line in ./.env, in this order.
     """
-    source, db, more = _split(what)
+    source, db, more = what_to_mirror(what)
     given |= more
     settings = settings_for(given, verbose=verbose, log_format=log_format)
     kind = source_for(source, db or settings.db_path)
@@ -58,20 +64,6 @@ def fetch(
     call = partial(run, source, db, limit=limit, **given)
     summary = follow(call, settings, source=kind, db=db or settings.db_path, order=order, log_format=log_format)
     return summary.exit_code if summary is not None else 0
-
-
-def _split(what: tuple[str, ...]) -> tuple[str, Path | None, dict[str, Any]]:
-    """The source, the database, and the option of the source that takes all further arguments."""
-    if len(what) == 1 and what[0] not in registry() and not is_source(what[0]):
-        return "pr0gramm", Path(what[0]), {}
-    source = what[0] if what else "pr0gramm"
-    db, more = Path(what[1]) if len(what) > 1 else None, what[2:]
-    if not more:
-        return source, db, {}
-    name = further_arguments(source_for(source, db or Path()).Options)
-    if name is None:
-        raise click.UsageError(f"at most a SOURCE and a DB are expected, got {len(what)} arguments: {' '.join(what)}")
-    return source, db, {name: more}
 
 
 def _show(found: Preview, settings: Settings, source: type[Source], order: str) -> None:

@@ -6,7 +6,7 @@ import gc
 import logging
 import shlex
 import sys
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from pathlib import Path
 from typing import Any, TypeVar, get_origin
 
@@ -15,9 +15,10 @@ from pydantic_settings import BaseSettings
 
 from fetcher.cli.report import Reporter, place, start_logging
 from fetcher.errors import FetcherError, Interrupted
+from fetcher.mirror import source_for
 from fetcher.model import Order, Summary
-from fetcher.settings import ENV_FILE, Settings, load, options_of, unknown_keys
-from fetcher.sources import Source, registry
+from fetcher.settings import ENV_FILE, Settings, further_arguments, load, options_of, unknown_keys
+from fetcher.sources import Source, is_source, registry
 from fetcher.stop import Stop, stop_on_signals
 
 F = TypeVar("F", bound=Callable[..., Any])
@@ -27,13 +28,13 @@ def _models() -> list[type[BaseSettings]]:
     return [Settings, *(kind.Options for kind in registry().values())]
 
 
-def setting_options(command: F) -> F:
+def setting_options(command: F, *, without: Collection[str] = ()) -> F:
     """Give `command` an option for each setting that has one, ours and each source's; the model checks the values."""
     seen: set[str] = set()
     # Decorators stack up from below, and --help shows the last one first.
     for model in reversed(_models()):
         for name, field, option in reversed(list(options_of(model))):
-            if option in seen:
+            if option in seen or name in without:
                 continue
             seen.add(option)
             default = "" if field.default in (None, ()) else f", default {str(field.default).lower()}"
@@ -60,6 +61,20 @@ def running_options(command: F) -> F:
         show_default=True,
         help="progress and log as JSON lines on stdout",
     )(command)
+
+
+def what_to_mirror(what: tuple[str, ...]) -> tuple[str, Path | None, dict[str, Any]]:
+    """The source, the database, and the option of the source that takes all further arguments."""
+    if len(what) == 1 and not is_source(what[0]):
+        return "pr0gramm", Path(what[0]), {}
+    source = what[0] if what else "pr0gramm"
+    db, more = Path(what[1]) if len(what) > 1 else None, what[2:]
+    if not more:
+        return source, db, {}
+    name = further_arguments(source_for(source, db or Path()).Options)
+    if name is None:
+        raise click.UsageError(f"at most a SOURCE and a DB are expected, got {len(what)} arguments: {' '.join(what)}")
+    return source, db, {name: more}
 
 
 def settings_for(given: Mapping[str, Any], *, verbose: int, log_format: str) -> Settings:
