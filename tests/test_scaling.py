@@ -104,6 +104,19 @@ def test_a_refusal_of_the_first_request_has_a_rate_too() -> None:
     assert rate_at_refusal([], 5.0) == 0.0
 
 
+def test_a_long_pause_tells_how_long_the_host_counts() -> None:
+    begun = [each / 100 for each in range(71)]
+    assert rate_at_refusal(begun, begun[-1], 9.3) == pytest.approx(7)
+    assert rate_at_refusal(begun, begun[-1], 1.0) > 40, "a bucket's pause"
+
+
+def test_where_the_rate_is_the_bound_slower_answers_hold_nothing_up() -> None:
+    measured = seen(Curve(5, 0, 0))
+    advice = advise(measured, fit(measured), refused_at=40)
+    assert advice.rate == 32
+    assert advice.parallel == 14, "7 would do where no answer is slower than measured"
+
+
 def test_one_level_is_enough_for_a_curve_and_for_little_confidence() -> None:
     (only,) = measured = seen(Curve(10, 0, 0), [1])
     advice = advise(measured, fit(measured))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import signal
 import socket
 import subprocess
@@ -15,10 +16,11 @@ from typing import Any
 import pytest
 from click.testing import CliRunner
 
-from fetcher import ConfigurationError, Interrupted, LoginError, RemoteError, SourceError, Stop, fetch
+from fetcher import ConfigurationError, Interrupted, LoginError, RemoteError, SourceError, Stop, StoreError, fetch
 from fetcher.cli import cli
-from fetcher.simulator import Answer, Knee, Limit, Login, Profile, Share, Simulator, StacWorld, World
+from fetcher.simulator import Answer, Knee, Limit, Login, Profile, RestWorld, Share, Simulator, StacWorld, Window, World
 from fetcher.sources.pr0gramm import Pr0gramm
+from fetcher.stores.file import kept_from_runs, lock
 from fetcher.stores.sample import sample
 from fetcher.tune import Tuning, levels, questions, tune
 from tests.helpers import _environment as environment
@@ -39,7 +41,7 @@ def measured(simulator: Simulator, source: str = "pr0gramm", db: Path | None = N
 
 
 def _levels(found: Tuning) -> list[int]:
-    return [each.at_once for each in found.levels]
+    return [each.at_once for each in found.levels if not each.held]
 
 
 # --- hosts ------------------------------------------------------------------------------------------
@@ -101,6 +103,7 @@ def test_a_healthy_host_is_asked_up_to_the_most(no_threads_left: None, simulate:
     assert 10 <= found.advice.parallel <= 12
     assert simulator.max_in_flight <= 12
     assert found.repeated == 0
+    assert (found.levels[-1].held, found.levels[-1].at_once, found.requests) == (True, found.advice.parallel, 300)
 
 
 def test_the_number_of_requests_is_bounded(simulate: Simulate) -> None:
@@ -112,7 +115,7 @@ def test_the_number_of_requests_is_bounded(simulate: Simulate) -> None:
 
 def test_the_ceiling_holds_and_ends_it(simulate: Simulate) -> None:
     simulator = simulate(WORLD, latency=0.02, record=True)
-    found = measured(simulator, max_requests_per_second=30)
+    found = measured(simulator, max_requests_per_second=30, requests=60)
     assert found.ended == "the ceiling was reached"
     assert found.advice is not None
     assert (found.advice.parallel, found.advice.rate) == (2, 30)
@@ -146,7 +149,7 @@ def test_a_host_that_goes_down_meanwhile_is_left_alone(no_threads_left: None, si
 
 def test_single_errors_are_counted_and_stop_nothing(simulate: Simulate) -> None:
     simulator = simulate(WORLD, latency=0.05, profile=Profile(mishaps=(Share("500", 0.05),), gone_404=0.05))
-    found = measured(simulator, most=8)
+    found = measured(simulator, most=8, requests=100)
     assert _levels(found) == [1, 2, 4, 8]
     assert sum(each.errors for each in found.levels) == simulator.wrong["500"]
 
@@ -191,6 +194,32 @@ def test_a_source_that_fails_is_named(simulate: Simulate, monkeypatch: pytest.Mo
         measured(simulate(WORLD))
 
 
+def test_a_limit_on_a_number_is_met_while_holding_and_its_pause_tells_the_rate(simulate: Simulate) -> None:
+    window = Window(requests=70, seconds=10, block=9, retry_after="9")
+    simulator = simulate(WORLD, latency=0.02, profile=Profile(windows=(window,)))
+    found = measured(simulator, most=2)
+    assert found.refused is not None
+    assert (found.levels[-1].held, found.levels[-1].refused) == (True, True)
+    assert found.refused.retry_after == 9
+    assert found.advice is not None
+    assert 4 <= found.advice.rate <= 7, "70 in 10 s, not the 90 a second that went well for a moment"
+
+
+def test_the_rate_of_a_description_is_a_ceiling_and_its_columns_are_found_out(simulate: Simulate) -> None:
+    simulator = simulate(RestWorld(seed=1, items=400))
+    Path("list.toml").write_text(
+        f'base_url = "{simulator.url}"\nrate = 25\n[list]\nurl = "/token"\nitems = "results"\n'
+        'key = "id"\npages = "token"\nnext = "next_token"\nparameter = "page_token"\n'
+    )
+    found = tune("list.toml", "none.db", request_delay=0, requests=25)
+    assert found.outlook.ceiling == 25
+    assert [each.errors for each in found.levels if each.errors] == []
+    assert found.advice is not None
+    done = run_fetcher("tune", "list.toml", "--requests", "20")
+    assert (done.returncode, done.stderr) == (0, "")
+    assert "But REQUEST_DELAY=1 holds a mirror to 1/s" in done.stdout
+
+
 # --- what is asked ----------------------------------------------------------------------------------
 
 
@@ -198,13 +227,19 @@ def test_items_of_the_database_are_asked_for_and_it_is_not_changed(db: Path, sim
     simulator = simulate(WORLD, record=True)
     mirror(db, simulator)
     before, listed, seen = db.read_bytes(), simulator.requests["list"], len(simulator.log or [])
-    found = measured(simulator, db=db, most=4)
+    found = measured(simulator, db=db, most=4, requests=60)
     assert simulator.requests["list"] == listed + 1
     asked = [key for _, kind, key in (simulator.log or [])[seen:] if kind == "info"]
     assert len(asked) == len(set(asked)) == found.requests - 1
     assert set(asked) <= {id for (id,) in query(db, "SELECT id FROM items")}
     assert max(asked) - min(asked) > WORLD.ids()[-1] / 2, "from all over the mirror"
     assert db.read_bytes() == before
+
+
+def test_a_database_that_knows_few_items_is_not_asked_for_them_again(db: Path, simulate: Simulate) -> None:
+    simulator = simulate(WORLD)
+    fetch(db=db, api_base_url=simulator.url, limit=20, request_delay=0, max_requests_per_second=0)
+    assert measured(simulator, db=db, requests=250).repeated == 0
 
 
 def test_items_that_are_gone_are_not_asked_for_again(db: Path, simulate: Simulate) -> None:
@@ -234,10 +269,45 @@ def test_a_source_that_lists_one_page_at_a_time_is_asked_so(
 ) -> None:
     monkeypatch.setattr(Pr0gramm, "detail", None)
     simulator = simulate(WORLD)
-    found = measured(simulator)
+    found = measured(simulator, requests=30)
     assert (_levels(found), list(found.settings)) == ([1], ["MAX_REQUESTS_PER_SECOND"])
     assert simulator.requests["info"] == 0
     assert simulator.max_in_flight == 1
+
+
+@pytest.mark.parametrize("name", ["pr0gram", "rest", "none.db"])
+def test_a_misspelt_source_has_no_other_host_asked(simulate: Simulate, name: str) -> None:
+    simulator = simulate(WORLD)
+    done = run_fetcher("tune", name, "--base-url", simulator.url)
+    assert (done.returncode, done.stdout, done.stderr.count("\n")) == (2, "", 1)
+    assert f"no source '{name}'" in done.stderr
+    assert simulator.requests.total() == 0
+
+
+def test_a_database_in_use_by_a_run_is_not_measured_beside_it(db: Path, simulate: Simulate) -> None:
+    simulator = simulate(World(seed=1, items=30))
+    mirror(db, simulator)
+    before = simulator.requests.total()
+    held = lock(db)
+    try:
+        with pytest.raises(StoreError, match="in use by another run"):
+            measured(simulator, db=db)
+    finally:
+        os.close(held)
+    assert simulator.requests.total() == before
+    with kept_from_runs(db), pytest.raises(StoreError, match="in use by another run"):
+        lock(db)
+
+
+def test_options_without_effect_are_not_taken() -> None:
+    for option in ("--workers", "--windows", "--batch-size"):
+        done = CliRunner().invoke(cli, ["tune", option, "3"])
+        assert (done.exit_code, "No such option" in done.output) == (2, True)
+
+
+def test_no_more_is_recommended_than_a_setting_takes(simulate: Simulate) -> None:
+    simulator = simulate(StacWorld(seed=1, items=50))
+    assert measured(simulator, "stac", most=1000, requests=15).outlook.most == 100
 
 
 def test_files_have_no_api() -> None:
@@ -254,7 +324,7 @@ def test_wrong_arguments_are_said(given: dict[str, Any], words: str) -> None:
 
 
 def test_a_least_number_in_flight_above_what_is_advised_is_lowered(simulate: Simulate) -> None:
-    found = measured(simulate(WORLD, latency=0.02), most=2, min_parallel_requests=5)
+    found = measured(simulate(WORLD, latency=0.02), most=2, requests=40, min_parallel_requests=5)
     assert found.settings["MIN_PARALLEL_REQUESTS"] == found.settings["MAX_PARALLEL_REQUESTS"]
 
 
@@ -293,11 +363,11 @@ def test_ctrl_c_shows_the_table_so_far_and_leaves_with_130(simulate: Simulate) -
 def test_the_command_fits_a_terminal_and_writes(simulate: Simulate) -> None:
     simulator = simulate(WORLD, latency=0.05)
     Path(".env").write_bytes(b"# mine\r\nMAX_PARALLEL_REQUESTS=3 # few\r\n#MAX_REQUESTS_PER_SECOND=10\r\nPP=x\r\n")
-    asked = ["tune", "--base-url", simulator.url, "--most", "4", "--max-rate", "0", "--delay", "0"]
+    asked = ["tune", "--base-url", simulator.url, "--most", "4", "--max-rate", "0", "--delay", "0", "--requests", "60"]
     done = run_fetcher(*asked)
     assert (done.returncode, done.stderr) == (0, "")
     assert max(map(len, done.stdout.splitlines())) <= 80
-    assert "At most 300 requests, 1 to 4 at once" in done.stdout
+    assert "At most 60 requests, 1 to 4 at once" in done.stdout
     assert b"few" in Path(".env").read_bytes()
     assert b"=3 #" in Path(".env").read_bytes()
     done = run_fetcher(*asked, "--write")
@@ -310,7 +380,9 @@ def test_the_command_fits_a_terminal_and_writes(simulate: Simulate) -> None:
 
 def test_the_command_gives_json(simulate: Simulate) -> None:
     simulator = simulate(WORLD, latency=0.02)
-    done = run_fetcher("tune", "--base-url", simulator.url, "--most", "2", "--json", "--write", "--delay", "0")
+    done = run_fetcher(
+        "tune", "--base-url", simulator.url, "--most", "2", "--json", "--write", "--delay", "0", "--requests", "30"
+    )
     told = json.loads(done.stdout)
     assert (done.returncode, done.stderr, told["exit_code"]) == (0, "", 0)
     assert {"levels", "ended", "advice", "curve", "settings", "changes"} <= set(told)
@@ -330,7 +402,7 @@ def test_json_of_a_level_without_answers_is_json(simulate: Simulate) -> None:
 def test_a_database_tells_its_source(db: Path, simulate: Simulate) -> None:
     simulator = simulate(StacWorld(seed=1, items=50))
     fetch("stac", db, api_base_url=simulator.url, request_delay=0, max_requests_per_second=0)
-    done = CliRunner().invoke(cli, ["tune", str(db), "--most", "2"])
+    done = CliRunner().invoke(cli, ["tune", str(db), "--most", "2", "--requests", "40"])
     assert f"Asking {simulator.url} for list pages" in done.stdout
 
 
@@ -347,7 +419,7 @@ def test_the_environment_that_comes_before_the_file_is_said(
 ) -> None:
     monkeypatch.setenv("MAX_PARALLEL_REQUESTS", "7")
     done = CliRunner().invoke(
-        cli, ["tune", "--base-url", simulate(WORLD).url, "--most", "2", "--write", "--delay", "0"]
+        cli, ["tune", "--base-url", simulate(WORLD).url, "--most", "2", "--write", "--delay", "0", "--requests", "30"]
     )
     assert "But MAX_PARALLEL_REQUESTS=7 in the environment comes before .env" in done.stdout
 

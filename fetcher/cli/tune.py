@@ -6,22 +6,22 @@ import json
 import math
 import os
 from dataclasses import asdict
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import click
 
 from fetcher.cli.report import plain
-from fetcher.cli.running import setting_options
+from fetcher.cli.running import setting_options, what_to_mirror
 from fetcher.envfile import Change, refuse_unwritable, set_values
-from fetcher.errors import Interrupted, StoreError
+from fetcher.errors import ConfigurationError, Interrupted
 from fetcher.settings import ENV_FILE
-from fetcher.sources import registry, unusable
+from fetcher.sources import is_source
 from fetcher.stop import Stop, stop_on_signals
 from fetcher.stores.file import source_of
-from fetcher.tune import MOST, REQUESTS, Level, Outlook, Tuning
+from fetcher.tune import AT_MOST, MOST, MOST_ASKED, REQUESTS, Level, Outlook, Tuning
 from fetcher.tune import tune as measure
-from fetcher.words import duration
 
 TUNE_EXIT_CODES = """\b
 Exit codes:
@@ -39,12 +39,25 @@ BAR = 32
 
 _EIGHTHS = " ▏▎▍▌▋▊▉"
 
+_WITHOUT_EFFECT = (
+    "allow_network_file_system",
+    "max_parallel_requests",
+    "db_batch_size",
+    "start_from",
+    "full_update",
+    "transform",
+    "metrics_file",
+    "source_type",
+    "stac_windows",
+)
+"""Options of `fetch` that a measurement has no use for, or finds out."""
+
 
 @click.command(epilog=TUNE_EXIT_CODES)
-@click.argument("what", nargs=-1, metavar="[SOURCE] [DB]")
-@setting_options
+@click.argument("what", nargs=-1, metavar="[SOURCE] [DB] [NAME=VALUE]...")
+@partial(setting_options, without=_WITHOUT_EFFECT)
 @click.option(
-    "--most", type=click.IntRange(1, 1000), default=MOST, show_default=True, help="requests open at once, at most"
+    "--most", type=click.IntRange(1, MOST_ASKED), default=MOST, show_default=True, help="requests open at once, at most"
 )
 @click.option("--requests", type=click.IntRange(min=1), default=REQUESTS, show_default=True, help="in all, at most")
 @click.option("--write", is_flag=True, help="put what is recommended into ./.env; all its other lines stay")
@@ -57,8 +70,8 @@ def tune(what: tuple[str, ...], most: int, requests: int, write: bool, as_json: 
     MAX_REQUESTS_PER_SECOND is kept to, and bounds what can be found out: --max-rate 0 lifts it. The database is not
     changed.
     """
-    source, db = _split(what)
-    given = {name: value for name, value in given.items() if value is not None}
+    source, db, more = _split(what)
+    given = {name: value for name, value in (given | more).items() if value is not None}
     if write:
         refuse_unwritable(ENV_FILE)
     show = _Nobody() if as_json else _Table()
@@ -76,7 +89,7 @@ def tune(what: tuple[str, ...], most: int, requests: int, write: bool, as_json: 
                 **given,
             )
     except Interrupted as error:
-        if error.summary is not None:
+        if error.summary is not None and (as_json or error.summary.levels):
             _end(error.summary, show, None, as_json=as_json, code=error.exit_code)
         raise
     changes = set_values(ENV_FILE, found.settings) if write else []
@@ -84,17 +97,17 @@ def tune(what: tuple[str, ...], most: int, requests: int, write: bool, as_json: 
     return found.exit_code
 
 
-def _split(what: tuple[str, ...]) -> tuple[str, Path | None]:
-    """The source and the database; a database alone tells its source."""
-    if len(what) > 2:
-        raise click.UsageError(f"at most a SOURCE and a DB are expected, got {len(what)} arguments: {' '.join(what)}")
-    if len(what) != 1 or what[0] in registry() or what[0] in unusable():
-        return what[0] if what else "pr0gramm", Path(what[1]) if len(what) > 1 else None
-    db = Path(what[0])
-    try:
-        return source_of(db), db
-    except StoreError:
-        return "pr0gramm", db
+def _split(what: tuple[str, ...]) -> tuple[str, Path | None, dict[str, Any]]:
+    """What `fetch` would make of it; a database alone tells its source.
+
+    A misspelt source is no database that is yet to be made: it would have a host asked that nobody meant.
+    """
+    if len(what) == 1 and not is_source(what[0]):
+        db = Path(what[0])
+        if not db.exists():
+            raise ConfigurationError(f"there is no source {what[0]!r}, and no database of that name")
+        return source_of(db), db, {}
+    return what_to_mirror(what)
 
 
 class _Nobody:
@@ -136,11 +149,12 @@ def _row(each: Level) -> str:
     if not each.answers:
         return f"{each.at_once:>7}  {'-':>10}  {'-':>9}  {'-':>6}  {each.errors:>6}"
     figures = f"{each.rate:>10.1f}  {each.median * 1000:>9.0f}  {each.p95 * 1000:>6.0f}"
-    return f"{each.at_once:>7}  {figures}  {each.errors:>6}{'  refused' if each.refused else ''}"
+    mark = "  refused" if each.refused else "  held" if each.held else ""
+    return f"{each.at_once:>7}  {figures}  {each.errors:>6}{mark}"
 
 
 def _lines(found: Tuning) -> list[str]:
-    lines = ["", f"Ended: {_ended(found)}; {found.requests:,} requests were made"]
+    lines = ["", f"Ended: {_ended(found)}", _proven(found)]
     if found.repeated:
         lines.append(f"{found.repeated:,} were asked for again: a cache may have answered them")
     if found.advice is None or found.curve is None:
@@ -158,8 +172,7 @@ def _lines(found: Tuning) -> list[str]:
         "",
         f"Confidence: {advice.confidence}; {advice.doubt}",
         f"Rate: {advice.why}",
-        f"Measured for {duration(found.seconds)}: a limit that counts for longer shows itself to a run only,",
-        "which slows down then",
+        *_delayed(found),
         "",
         *(f"{name}={value}" for name, value in found.settings.items()),
     ]
@@ -169,10 +182,32 @@ def _lines(found: Tuning) -> list[str]:
 def _ended(found: Tuning) -> str:
     refused = found.refused
     if refused is None:
-        return found.ended
+        more = found.ended == AT_MOST and found.outlook.most < MOST_ASKED and len(found.settings) > 1
+        return f"{found.ended}; --most allows more" if more else found.ended
     named = f" with {refused.status}" if refused.status else ""
     wait = f", and asks to wait {refused.retry_after:,.0f} s" if refused.retry_after else ""
     return f"{found.ended} request {refused.number:,}{named}{wait}"
+
+
+def _proven(found: Tuning) -> str:
+    """What the host is known to allow, and what nobody has tried."""
+    if found.refused is not None:
+        late = found.requests - found.refused.number
+        return f"{found.requests:,} requests were made, {late:,} of them on their way when the refusal came"
+    if not found.levels:
+        return f"{found.requests:,} requests were made"
+    return (
+        f"{found.requests:,} requests in {found.seconds:.1f} s were not refused: all that is proven. A limit on\n"
+        "more of them or a longer time shows itself to a run, or by --requests"
+    )
+
+
+def _delayed(found: Tuning) -> list[str]:
+    """Where the delay between list pages holds a mirror back, not the host."""
+    delay, advice = found.outlook.delay, found.advice
+    if advice is None or not delay or advice.parallel / delay >= advice.rate:
+        return []
+    return [f"But REQUEST_DELAY={delay:g} holds a mirror to {advice.parallel / delay:.3g}/s; --delay 0 lifts it"]
 
 
 def _bar(share: float) -> str:

@@ -178,6 +178,28 @@ def lock(path: Path) -> int:
 
 
 @contextmanager
+def kept_from_runs(path: Path) -> Iterator[None]:
+    """No run uses `path` meanwhile; nothing is written, so it may be read-only. Raises StoreError.
+
+    A run that was ever there has left its lock file behind.
+    """
+    try:
+        held = os.open(f"{path.resolve()}.lock", os.O_RDONLY | os.O_CLOEXEC)
+    except OSError:
+        yield
+        return
+    try:
+        try:
+            fcntl.flock(held, fcntl.LOCK_SH | fcntl.LOCK_NB)
+        except OSError as error:
+            if error.errno in (errno.EWOULDBLOCK, errno.EACCES):
+                raise StoreError(f"{path} is in use by another run: wait for it, or stop it") from None
+        yield
+    finally:
+        os.close(held)
+
+
+@contextmanager
 def interruptible(conn: sqlite3.Connection, stopped: Callable[[], bool]) -> Iterator[None]:
     """End a long statement when the run is to stop. Raises Stopped.
 

@@ -11,18 +11,20 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from annotated_types import Le
 from requests import Session
 
 from fetcher.client import Client
 from fetcher.doctor.sayings import saying
 from fetcher.errors import ConfigurationError, Interrupted, LoginError, RemoteError, RequestFailed, Stopped
-from fetcher.mirror import base_url_for, made, remembered, source_for
+from fetcher.mirror import base_url_for, hinted, made, remembered, source_for
 from fetcher.model import Outcome
 from fetcher.settings import Settings, load, login_of
 from fetcher.sources import Source, of
 from fetcher.stop import Stop
+from fetcher.stores.file import description_of, kept_from_runs
 from fetcher.stores.sample import sample
-from fetcher.tune.levels import Level, Measuring
+from fetcher.tune.levels import FEWEST, ROUNDS, Level, Measuring
 from fetcher.tune.meter import Meter, Refused
 from fetcher.tune.questions import Questions, call, first_walks, has_details
 from fetcher.tune.scaling import FEWEST_ANSWERS, SCATTER, SLOWER, Advice, Curve, advise, fit, rate_at_refusal
@@ -31,6 +33,9 @@ __all__ = ["Advice", "Curve", "Level", "Outlook", "Refused", "Tuning", "tune"]
 
 MOST = 32
 """Requests at once, at most, unless another number is asked for."""
+
+MOST_ASKED = 1000
+"""Nobody may ask for more at once."""
 
 REQUESTS = 300
 """Requests in all, at most, unless another number is asked for."""
@@ -48,7 +53,10 @@ FEWEST_ERRORS = 3
 
 @dataclass(frozen=True, slots=True)
 class Outlook:
-    """What is about to be asked: of whom, by whom, what, and at most how much (`ceiling` 0 = any rate)."""
+    """What is about to be asked: of whom, by whom, what, and at most how much (`ceiling` 0 = any rate).
+
+    `delay` is how many seconds a mirror waits between two list pages, where these are what is asked for.
+    """
 
     source: str
     base_url: str
@@ -57,6 +65,7 @@ class Outlook:
     most: int
     requests: int
     ceiling: float
+    delay: float = 0.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -106,13 +115,15 @@ def tune(
 
     Raises what `fetch` raises; an Interrupted has the Tuning as far as it came as its `summary`.
     """
-    if most < 1 or most > 1000:
-        raise ConfigurationError(f"most: must be from 1 to 1,000, not {most}")
+    if most < 1 or most > MOST_ASKED:
+        raise ConfigurationError(f"most: must be from 1 to {MOST_ASKED:,}, not {most}")
     if requests < 1:
         raise ConfigurationError(f"requests: must be at least 1, not {requests}")
     visit = _Visit(source, db, settings, most, requests, stop or Stop(), session)
     try:
-        return visit.run(on_outlook, on_level)
+        # Each would be taken for the host's slowness by the other, and the two together exceed a ceiling.
+        with kept_from_runs(visit.path):
+            return visit.run(on_outlook, on_level)
     finally:
         visit.client.close()
 
@@ -131,19 +142,19 @@ class _Visit:
         session: Session | None,
     ) -> None:
         settings = load(Settings, {key: value for key, value in given.items() if key in Settings.model_fields})
-        self._path = Path(db) if db is not None else settings.db_path
-        kind = source_for(name, self._path)
+        self.path = Path(db) if db is not None else settings.db_path
+        kind = source_for(name, self.path)
         unknown = set(given) - set(Settings.model_fields) - set(kind.Options.model_fields)
         if unknown:
             raise ConfigurationError(f"no setting of {name} is called {', '.join(sorted(unknown))}")
         if kind.base_url is None:
             raise ConfigurationError(f"{name} are read on this machine: there is no API to measure")
+        settings = hinted(settings, kind)
         options = load(kind.Options, {key: value for key, value in given.items() if key in kind.Options.model_fields})
         self._settings = settings
-        self._source = made(kind, remembered(kind, options, self._path))
+        self._source = made(kind, remembered(kind, options, self.path))
         self._setting = _setting_of(kind)
-        if self._setting is None:
-            most = min(most, of(self._source, "walks"))
+        most = min(most, _most_of(kind, self._setting) if self._setting is not None else of(self._source, "walks"))
         # What ends the measurement need not end whoever called it.
         self._ending = Stop()
         self._stop = stop
@@ -157,7 +168,7 @@ class _Visit:
             max_pause=settings.max_backoff_seconds,
         )
         self.client = Client(
-            base_url_for(settings, self._path, kind),
+            base_url_for(settings, self.path, kind),
             self._meter,
             self._ending,
             user_agent=settings.user_agent,
@@ -170,17 +181,24 @@ class _Visit:
         )
         what = "details of items" if has_details(kind) else "list pages"
         self._outlook = Outlook(
-            name, self.client.base_url, settings.user_agent, what, most, budget, settings.max_requests_per_second
+            name,
+            self.client.base_url,
+            settings.user_agent,
+            what,
+            most,
+            budget,
+            settings.max_requests_per_second,
+            0.0 if has_details(kind) else settings.request_delay,
         )
         self._levels: list[Level] = []
         self._questions: Questions | None = None
         self._began = 0.0
 
     def run(self, on_outlook: Callable[[Outlook], None], on_level: Callable[[Level], None]) -> Tuning:
-        keys = sample(self._path, self._source.tables[0], self._outlook.requests) if self._has_details else []
+        stored = description_of(self.path)
         on_outlook(self._outlook)
         try:
-            ended = self._prepare(keys) or self._measure(on_level)
+            ended = self._prepare(stored) or self._measure(on_level)
         except Stopped:
             ended = "all requests that may be made were made"
         if self._stop.is_set():
@@ -191,12 +209,15 @@ class _Visit:
     def _has_details(self) -> bool:
         return has_details(self._source)
 
-    def _prepare(self, keys: Sequence[Any]) -> str | None:
+    def _prepare(self, stored: str | None) -> str | None:
         """Ask what there is; says why there is nothing to measure."""
         try:
+            if of(self._source, "settled") is not None:
+                self._source = call(self._source, "settled", self.client, stored)
+            keys = sample(self.path, self._source.tables[0], self._outlook.requests) if self._has_details else []
             universe = call(self._source, "universe", self.client)
             questions = Questions(self._source, self.client, first_walks(self._source, universe), keys)
-            if self._has_details and not keys:
+            if self._has_details and len(keys) < self._outlook.requests:
                 questions.learn(self._outlook.requests, lambda: self._ending.wait(self._settings.request_delay))
         except RequestFailed as error:
             if error.outcome is Outcome.DENIED:
@@ -223,8 +244,17 @@ class _Visit:
             self._levels.append(level)
             on_level(level)
             if ended is not None:
-                return ended
+                break
             at_once = min(2 * at_once, self._outlook.most)
+        advice = self._told(ended).advice if ended in _WELL else None
+        if advice is not None and self._meter.left >= max(FEWEST, ROUNDS * advice.parallel):
+            # A level is over sooner than a limit that counts for seconds is reached.
+            held = measuring.hold(advice.parallel, self._meter.left)
+            if self._meter.refused is not None or self._stop.is_set() or _is_failing(held, self._levels):
+                ended = self._judge(held) or ended
+            self._levels.append(held)
+            on_level(held)
+        return ended
 
     def _judge(self, level: Level) -> str | None:
         """Why the measurement ends with this level, None to go on."""
@@ -233,13 +263,12 @@ class _Visit:
             return "the API refused"
         if self._stop.is_set():
             return "interrupted"
-        share = sum(each.errors for each in before) / max(1, sum(each.requests for each in before))
-        if level.errors >= FEWEST_ERRORS and level.errors > level.requests * (share + FAILING):
+        if _is_failing(level, before):
             return _ERRORS
         if not level.answers:
             return "nothing was answered"
         if self._outlook.ceiling and before and level.rate >= NEAR_CEILING * self._outlook.ceiling:
-            return "the ceiling was reached"
+            return _CEILING
         if before:
             best = max(each.at_once / each.median for each in before if each.answers)
             if level.at_once / level.median < NO_GAIN * best:
@@ -247,7 +276,7 @@ class _Visit:
             if level.median > SLOWER * min(each.median for each in before if each.answers) + SCATTER:
                 return _SLOWER
         if level.at_once >= self._outlook.most:
-            return "as many at once as may be"
+            return AT_MOST
         if self._meter.left < 1:
             return "all requests that may be made were made"
         return None
@@ -257,12 +286,17 @@ class _Visit:
         well = [each for each in self._levels if not each.refused and each.answers >= 2]
         if ended == _ERRORS and well[1:]:
             well.pop()
-        allowed = rate_at_refusal(self._meter.begun, refused.at) if refused is not None else None
+        allowed = None
+        if refused is not None:
+            # A run waits no longer either, whatever it is told.
+            wait = min(refused.retry_after or 0.0, self._settings.max_backoff_seconds)
+            allowed = rate_at_refusal(self._meter.begun, refused.at, wait)
         curve, advice, lines = None, None, dict[str, str]()
         if sum(each.answers for each in well) >= FEWEST_ANSWERS:
             points = [each.point for each in well]
             curve = fit(points)
-            advice = advise(points, curve, ceiling=self._outlook.ceiling, refused_at=allowed)
+            held = next((each.point for each in well if each.held), None)
+            advice = advise(points, curve, ceiling=self._outlook.ceiling, refused_at=allowed, held=held)
             if self._setting is not None:
                 lines[self._setting] = str(advice.parallel)
                 if self._has_details and self._settings.min_parallel_requests > advice.parallel:
@@ -286,7 +320,22 @@ class _Visit:
 _NO_MORE = "more at once bring no more"
 _ERRORS = "errors became more"
 _SLOWER = "answers take more than twice as long"
+_CEILING = "the ceiling was reached"
+AT_MOST = "as many at once as may be"
 _DOUBTFUL = (_NO_MORE, _SLOWER)
+_WELL = (_NO_MORE, _SLOWER, _CEILING, AT_MOST)
+"""Ends after which more may be asked."""
+
+
+def _is_failing(level: Level, before: Sequence[Level]) -> bool:
+    share = sum(each.errors for each in before) / max(1, sum(each.requests for each in before))
+    return level.errors >= FEWEST_ERRORS and level.errors > level.requests * (share + FAILING)
+
+
+def _most_of(kind: type[Source], setting: str) -> int:
+    """The highest value that a setting may have."""
+    field = {**Settings.model_fields, **kind.Options.model_fields}[setting.lower()]
+    return next((int(each.le) for each in field.metadata if isinstance(each, Le)), MOST_ASKED)  # type: ignore[call-overload]
 
 
 def _setting_of(kind: type[Source]) -> str | None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import queue
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from queue import SimpleQueue
 
 from fetcher.errors import RequestFailed, Stopped
@@ -37,7 +37,8 @@ class Level:
     """What was measured with `at_once` requests open: questions asked, good answers counted, errors.
 
     `rate` is requests a second, `median`, `p95` and `mean` are latencies in seconds, `error` the mean's relative error,
-    `in_flight` how many were open on average. `refused` says that the host refused meanwhile.
+    `in_flight` how many were open on average. `refused` says that the host refused meanwhile, `held` that it was asked
+    with as many at once as are recommended, for as long as requests were left.
     """
 
     at_once: int
@@ -51,6 +52,7 @@ class Level:
     error: float
     in_flight: float
     refused: bool
+    held: bool = False
 
     @property
     def point(self) -> Point:
@@ -77,12 +79,17 @@ class Measuring:
         self._stop = stop
         self._asked: dict[int, list[_Asked]] = {}
 
-    def level(self, at_once: int) -> Level:
+    def hold(self, at_once: int, count: int) -> Level:
+        """Ask so often with so many threads, whatever was asked before. Raises SourceError."""
+        self._asked.pop(at_once, None)
+        return replace(self.level(at_once, count), held=True)
+
+    def level(self, at_once: int, count: int = 0) -> Level:
         """Ask with so many threads until enough was asked, time is up, or all is to end. Raises SourceError."""
         done: SimpleQueue[Done[int] | None] = SimpleQueue()
         workers: Workers[int] = Workers(at_once, done, "fetcher-tune")
         asked = self._asked.setdefault(at_once, [])
-        count = max(FEWEST, ROUNDS * at_once)
+        count = count or max(FEWEST, ROUNDS * at_once)
         self._stop.on_set(lambda: done.put(None))
         try:
             for number in range(count):

@@ -16,6 +16,8 @@ from dataclasses import dataclass
 from itertools import combinations
 from typing import Literal
 
+from fetcher.pace import LONG_PAUSE
+
 ENOUGH = 0.95
 """This share of the most that a host does is enough: the last bit costs the most requests in flight."""
 
@@ -28,6 +30,9 @@ BELOW_REFUSAL = 0.8
 SLOWER = 2.0
 SCATTER = 0.01
 """So many times as long as one at a time, and so many seconds besides, answers may take: threads of ours wait too."""
+
+HEADROOM = 2
+"""Where the rate is the bound, so many times as many at once: the pace holds, also where some answers are slower."""
 
 LEAST = 2
 """With a single request open one slow answer holds up all: it is advised only where two were refused."""
@@ -118,38 +123,54 @@ def fit(points: Sequence[Point]) -> Curve:
     return Curve(*best)
 
 
-def advise(points: Sequence[Point], curve: Curve, *, ceiling: float = 0.0, refused_at: float | None = None) -> Advice:
+def advise(
+    points: Sequence[Point],
+    curve: Curve,
+    *,
+    ceiling: float = 0.0,
+    refused_at: float | None = None,
+    held: Point | None = None,
+) -> Advice:
     """What to ask for, given all levels that went well; `refused_at` is the rate that a host allows which refused.
 
     Never more at once than the highest of `points`, nor so many that answers take more than twice as long by the curve;
-    nor faster than `ceiling` (0 = any), nor than what went well or, after a refusal, seems to be allowed.
+    nor faster than `ceiling` (0 = any), nor than what went well or, after a refusal, seems to be allowed. What was
+    advised before and `held` since stays advised, at the rate that it brought.
     """
     highest = max(each.level for each in points)
     most = max(n for n in range(1, highest + 1) if n == 1 or curve.latency(n) <= SLOWER * curve.latency(1) + SCATTER)
     fastest = max(each.rate for each in points)
     bound = min(ceiling or math.inf, math.inf if refused_at is None else BELOW_REFUSAL * refused_at)
-    enough = ENOUGH * min(curve.peak(most), bound)
-    parallel = next(n for n in range(min(LEAST, most), most + 1) if curve.throughput(n) >= enough or n == most)
-    well = BELOW * min(fastest, curve.throughput(parallel))
+
+    def fewest(rate: float) -> int:
+        return next(n for n in range(1, most + 1) if n == most or curve.throughput(n) >= ENOUGH * rate)
+
+    parallel = min(max(LEAST, min(HEADROOM * fewest(bound), fewest(curve.peak(most)))), most)
+    if held is not None:
+        parallel = held.level
+    well = BELOW * (held.rate if held is not None else min(fastest, curve.throughput(parallel)))
     if refused_at is not None and bound == BELOW_REFUSAL * refused_at:
         rate, why = _rounded(bound), f"{BELOW_REFUSAL:.0%} of the {refused_at:.3g}/s that it seems to allow"
     elif ceiling and fastest >= BELOW * ceiling:
         rate, why = ceiling, "your ceiling, which went well; --max-rate 0 lifts it"
     else:
-        rate, why = _rounded(well), f"{BELOW:.0%} of what went well: the rest is left to others"
+        rate, why = _rounded(well, up=True), f"{BELOW:.0%} of what went well: the rest is left to others"
     confidence, doubt = _confidence(points, curve)
     if refused_at is not None and confidence == "good":
         confidence, doubt = "fair", "one refusal is all that is known of the limit"
     return Advice(parallel, rate, why, confidence, doubt)
 
 
-def rate_at_refusal(begun: Sequence[float], refused: float) -> float:
+def rate_at_refusal(begun: Sequence[float], refused: float, retry_after: float = 0.0) -> float:
     """How many requests a second a host allows that refused the one begun at `refused`, given when each was begun.
 
     A token bucket of that rate and a burst of BURST_SECONDS admits no more than rate × (t + BURST_SECONDS) in any t
-    seconds; the seconds that come nearest to that tell.
+    seconds; the seconds that come nearest to that tell. A host that asks to wait for longer than such a bucket has a
+    use for counts over a longer time: it is known to admit those before the refusal in the time until it admits again.
     """
     before = sorted(each for each in begun if each <= refused)
+    if before and retry_after >= LONG_PAUSE:
+        return max(1, len(before) - 1) / (refused - before[0] + retry_after)
     counts = range(len(before), 0, -1)
     return max((n / (refused - at + BURST_SECONDS) for n, at in zip(counts, before, strict=True)), default=0.0)
 
@@ -201,9 +222,9 @@ def _mean(points: Sequence[Point]) -> float:
     return sum(each.latency for each in points) / len(points)
 
 
-def _rounded(rate: float) -> float:
-    """A rate in two digits, rounded down: what a person would write."""
+def _rounded(rate: float, *, up: bool = False) -> float:
+    """A rate in two digits, as a person would write it: rounded down, or to the nearest where it may go `up`."""
     if rate <= 0:
         return 0.0
     unit = 10.0 ** (math.floor(math.log10(rate)) - 1)
-    return round(math.floor(rate / unit + 1e-9) * unit, 6)
+    return round(math.floor(rate / unit + (0.5 if up else 1e-9)) * unit, 6)
