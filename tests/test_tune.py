@@ -205,6 +205,17 @@ def test_a_limit_on_a_number_is_met_while_holding_and_its_pause_tells_the_rate(s
     assert 4 <= found.advice.rate <= 7, "70 in 10 s, not the 90 a second that went well for a moment"
 
 
+def test_a_pause_of_six_hours_does_not_come_to_a_request_an_hour(simulate: Simulate) -> None:
+    simulator = simulate(
+        WORLD,
+        latency=0.01,
+        faults=lambda *_: Answer(429, {"Retry-After": "21600"}, b"{}") if simulator.requests["info"] > 40 else None,
+    )
+    found = measured(simulator, max_backoff_seconds=60)
+    assert found.advice is not None
+    assert found.advice.rate >= 0.4
+
+
 def test_the_rate_of_a_description_is_a_ceiling_and_its_columns_are_found_out(simulate: Simulate) -> None:
     simulator = simulate(RestWorld(seed=1, items=400))
     Path("list.toml").write_text(
