@@ -212,7 +212,11 @@ class StageStore:
 
 
 class DocumentWriter:
-    """The stage `read`: chunks of documents, in pieces, and the embedding that they need."""
+    """The stage `read`: chunks of documents, in pieces, and the embedding that they need.
+
+    A piece has rows of `chunks`, and in `after` the position that the piece before it ended at; the last one has in
+    `documents` the version, how many chunks there are, and the last position.
+    """
 
     stage = "read"
 
@@ -221,30 +225,32 @@ class DocumentWriter:
         rows = queued = 0
         for name, detail in (*batch.parts, *batch.details.items()):
             chunks = detail.rows.get("chunks", ())
-            if chunks:
-                more = self._put(db, source, _document(db, name), chunks)
-                rows, queued = rows + len(chunks), queued + more
-        for name, detail in batch.details.items():
-            ((version, length),) = detail.rows["documents"]
             number = _document(db, name)
-            self._cut(db, number, length)
-            db.conn.execute(
-                "UPDATE documents SET version = ?, chunks = ?, read_at = ? WHERE number = ?",
-                [version, length, now, number],
-            )
+            after = -1
+            if chunks:
+                ((after,),) = detail.rows.get("after", ((after,),))
+                rows, queued = rows + len(chunks), queued + self._put(db, source, number, after, chunks)
+                after = chunks[-1][1]
+            if "documents" in detail.rows:
+                ((version, length, last),) = detail.rows["documents"]
+                self._cut(db, number, max(after, last))
+                db.conn.execute(
+                    "UPDATE documents SET version = ?, chunks = ?, read_at = ? WHERE number = ?",
+                    [version, length, now, number],
+                )
         if batch.gone:
             numbers = [_document(db, name) for name in batch.gone]
             changes(db.conn, numbers)
             for_keys(db.conn, "UPDATE documents SET unlisted_at = ? WHERE number IN ", numbers, now)
         return Written(rows, {"embed": queued})
 
-    def _put(self, db: Database, source: str, document: int, chunks: Sequence[Row]) -> int:
+    def _put(self, db: Database, source: str, document: int, after: int, chunks: Sequence[Row]) -> int:
         """Write the chunks that are new or have changed; how many texts are to be embedded for it.
 
         A chunk is (id, position, text, hash, domain, category, source_book, source_chapter).
         """
         conn = db.conn
-        lo, hi = chunks[0][1], chunks[-1][1]
+        lo, hi = after + 1, chunks[-1][1]
         stored = {
             each[1]: tuple(each)
             for each in array(
@@ -254,6 +260,10 @@ class DocumentWriter:
                 [document, lo, hi],
             )
         }
+        dropped = stored.keys() - {each[1] for each in chunks}
+        if dropped:
+            self._drop(db, document, sorted(dropped))
+            touch(conn, {(stored[position][3], stored[position][4]) for position in dropped})
         wanted = [each for each in chunks if stored.get(each[1]) != (*each[:2], *each[3:])]
         if not wanted:
             return 0
@@ -290,15 +300,19 @@ class DocumentWriter:
             [source, *parameters],
         ).rowcount
 
-    def _cut(self, db: Database, document: int, length: int) -> None:
-        """Take out the chunks of a document from position `length` on."""
+    def _cut(self, db: Database, document: int, last: int) -> None:
+        """Take out the chunks of a document behind its last position."""
         found = db.conn.execute(
-            "SELECT position, domain, category FROM chunks WHERE document = ? AND position >= ?", [document, length]
+            "SELECT position, domain, category FROM chunks WHERE document = ? AND position > ?", [document, last]
         ).fetchall()
         if found:
-            self._forget_words(db, document, [each[0] for each in found])
-            db.conn.execute("DELETE FROM chunks WHERE document = ? AND position >= ?", [document, length])
+            self._drop(db, document, [each[0] for each in found])
             touch(db.conn, {(domain, category) for _, domain, category in found})
+
+    def _drop(self, db: Database, document: int, positions: Sequence[int]) -> None:
+        self._forget_words(db, document, positions)
+        statement = "DELETE FROM chunks WHERE document = ? AND position IN "
+        for_keys(db.conn, statement, positions, document)
 
     def _forget_words(self, db: Database, document: int, positions: Sequence[int]) -> None:
         """Take chunks out of the full-text search, word for word as they went in, before they change."""

@@ -1,0 +1,89 @@
+"""A mirror's own items as documents: their texts, such as tags and comments, are read into chunks."""
+
+from __future__ import annotations
+
+import sqlite3
+from collections.abc import Iterator, Mapping, Sequence
+
+from fetcher.model import Key, Table
+from fetcher.stores.bulk import array, array_for_keys
+from fetcher.stores.schema import quoted
+from fetcher.texts.chunk import chunk_id, text_hash
+from fetcher.texts.chunking import Piece, chunked
+from fetcher.texts.parsers import Block, Section
+from fetcher.texts.reading import ChunkRow, ReadingOptions
+
+STEP = 1000
+"""So many items are looked at, at once."""
+
+
+class Items:
+    """The items of a mirror whose source declares texts; `tables` are the source's."""
+
+    def __init__(self, source: str, tables: Sequence[Table], options: ReadingOptions) -> None:
+        self._item = tables[0]
+        self._texts = [table for table in tables if table.search and (table.parent is not None or table is tables[0])]
+        self._domain = options.domain or source
+        self._category = options.category or self._item.name
+        self._options = options
+
+    @property
+    def have_texts(self) -> bool:
+        """Whether there is anything to be read of them."""
+        return bool(self._texts)
+
+    def name(self, key: Key) -> str:
+        """The name of an item's document."""
+        return f"{self._item.name}/{key}"
+
+    def listed(self, conn: sqlite3.Connection) -> Iterator[list[tuple[str, str, Key]]]:
+        """All fetched items as documents (name, version, key), some at a time; an item that is gone has no text."""
+        key, table = quoted(self._item.columns[0].name), quoted(self._item.name)
+        above, last = "1", []
+        while True:
+            found = array(
+                conn,
+                f"SELECT json_group_array(json_array({key}, fetched_at)) FROM (SELECT {key}, fetched_at FROM {table}"
+                f" WHERE {above} AND fetched_at IS NOT NULL AND gone_at IS NULL ORDER BY {key} LIMIT {STEP})",
+                last,
+            )
+            if not found:
+                return
+            above, last = f"{key} > ?", [found[-1][0]]
+            yield [(self.name(key), f"{fetched_at}:{self._options.digest}", key) for key, fetched_at in found]
+
+    def read(self, conn: sqlite3.Connection, keys: Sequence[Key]) -> Mapping[Key, list[ChunkRow]]:
+        """The chunks of items."""
+        blocks: dict[Key, list[Block]] = {key: [] for key in keys}
+        for table in self._texts:
+            owner = quoted(table.parent or table.columns[0].name)
+            texts = ", ".join(quoted(name) for name in table.search)
+            found = array_for_keys(
+                conn,
+                f"SELECT json_group_array(json_array({owner}, {texts})) FROM {quoted(table.name)} WHERE {owner} IN ",
+                list(keys),
+            )
+            named: set[Key] = set()
+            for key, *parts in found:
+                if key not in named:
+                    named.add(key)
+                    blocks[key].append(Section(chapter=table.name))
+                blocks[key] += [part for part in parts if isinstance(part, str) and part and not part.isspace()]
+        return {key: self._chunks(key, found) for key, found in blocks.items()}
+
+    def _chunks(self, key: Key, blocks: Sequence[Block]) -> list[ChunkRow]:
+        options, name = self._options, self.name(key)
+        pieces = chunked(blocks, options.chunk_size, options.chunk_overlap)
+        return [
+            (
+                chunk_id(name, position),
+                position,
+                piece.text,
+                text_hash(piece.text),
+                self._domain,
+                self._category,
+                name,
+                piece.section.chapter,
+            )
+            for position, piece in enumerate(each for each in pieces if isinstance(each, Piece))
+        ]
