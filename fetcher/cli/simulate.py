@@ -8,7 +8,9 @@ from dataclasses import replace
 from typing import Any
 
 import click
+from click.core import ParameterSource
 
+from fetcher.simulator.embeddings.world import BAD_WORD
 from fetcher.simulator.limiter import Limit, Window
 from fetcher.simulator.mishaps import MISHAPS
 from fetcher.simulator.profile import Knee, Outage, Profile, Share
@@ -45,7 +47,7 @@ _EPILOG = "\n\n".join(
 
 
 @click.command(epilog=_EPILOG)
-@click.argument("source", type=click.Choice(["pr0gramm", "stac", "rest"]), default="pr0gramm")
+@click.argument("source", type=click.Choice(["pr0gramm", "stac", "rest", "embeddings"]), default="pr0gramm")
 @click.option("--items", type=click.IntRange(min=0), default=3000, show_default=True, help="Items anybody can see.")
 @click.option("--seed", type=int, default=0, show_default=True, help="Another seed makes other items.")
 @click.option("--port", type=click.IntRange(0, 65535), default=8120, show_default=True, help="0 takes any free port.")
@@ -103,6 +105,16 @@ _EPILOG = "\n\n".join(
 @click.option("--collections-page", type=click.IntRange(min=1), help="STAC: collections on a page.  [default: all]")
 @click.option("--big-page", type=click.IntRange(min=1), help="STAC: what big-page-500 answers.  [default: 100]")
 @click.option("--quirk", type=click.Choice(list(QUIRKS)), multiple=True, metavar="NAME", help="STAC: see below.")
+@click.option("--embeddings", is_flag=True, help="The same as the source embeddings.")
+@click.option("--dimension", type=click.IntRange(1, 32767), help="Embeddings: numbers in a vector.  [default: 256]")
+@click.option(
+    "--max-batch", type=click.IntRange(min=1), help="Embeddings: the most texts in a request.  [default: 2048]"
+)
+@click.option(
+    "--max-tokens", type=click.IntRange(min=1), help="Embeddings: the most tokens (4 bytes) in a text.  [default: 8192]"
+)
+@click.option("--bad-word", help=f"Embeddings: a text with this word is refused.  [default: {BAD_WORD}]")
+@click.option("--key", help="Embeddings: who does not send it as `Authorization: Bearer` is refused.")
 def simulate(
     source: str,
     items: int,
@@ -113,20 +125,29 @@ def simulate(
     jitter: float | None,
     login: bool,
     gzip: bool,
+    embeddings: bool,
     **faults: Any,
 ) -> None:
-    """Answer like the API of pr0gramm, a STAC API, or a REST API by every way of paging, on this machine, with made-up
-    items, until Ctrl-C.
+    """Answer like the API of pr0gramm, a STAC API, a REST API by every way of paging, or OpenAI's for embeddings, on
+    this machine, with made-up items, until Ctrl-C.
 
     All goes well unless a profile or an option says otherwise; the options override the profile.
     """
+    from fetcher.simulator.embeddings import EmbeddingsWorld
     from fetcher.simulator.rest.world import RestWorld
     from fetcher.simulator.server import serve
     from fetcher.simulator.stac.world import StacWorld
     from fetcher.simulator.world import World
 
+    source = _source(source, embeddings)
     collections = faults.pop("collections")
     dialect = _dialect({name: faults.pop(name) for name in _DIALECT})
+    asked_of_embeddings = {name: faults.pop(name) for name in _EMBEDDINGS}
+    of_embeddings = {name: value for name, value in asked_of_embeddings.items() if value is not None}
+    if of_embeddings and source != "embeddings":
+        raise click.UsageError("--dimension, --max-batch, --max-tokens, --bad-word and --key are for embeddings")
+    if source == "embeddings" and (_is_given("items") or faults["gone"] is not None or faults["arrive"] is not None):
+        raise click.UsageError("--items, --gone and --arrive are not for embeddings")
     if source != "pr0gramm" and (login or (faults["gone"] is not None and source == "stac")):
         raise click.UsageError(f"--login and --gone are not for {source}")
     if source != "stac" and (dialect is not None or collections is not None):
@@ -134,10 +155,13 @@ def simulate(
     profile = _profile(seed, latency, jitter, **faults)
 
     def announce(url: str) -> None:
-        click.echo(f"Simulating {items:,} items at {url} (Ctrl-C ends it)")
+        what = "embeddings" if source == "embeddings" else f"{items:,} items"
+        click.echo(f"Simulating {what} at {url} (Ctrl-C ends it)")
 
-    world: World | StacWorld | RestWorld
-    if source == "stac":
+    world: World | StacWorld | RestWorld | EmbeddingsWorld
+    if source == "embeddings":
+        world = EmbeddingsWorld(seed, **of_embeddings)
+    elif source == "stac":
         world = StacWorld(seed, items, collections or 2)
     elif source == "rest":
         world = RestWorld(seed, items)
@@ -164,6 +188,20 @@ def simulate(
         click.echo(
             f"Answered {requests.total():,} requests, {wrong.total():,} of them with a fault{what and ': ' + what}"
         )
+
+
+_EMBEDDINGS = ("dimension", "max_batch", "max_tokens", "bad_word", "key")
+
+
+def _source(named: str, embeddings: bool) -> str:
+    if embeddings and _is_given("source") and named != "embeddings":
+        raise click.UsageError(f"--embeddings is not for {named}")
+    return "embeddings" if embeddings else named
+
+
+def _is_given(name: str) -> bool:
+    """Whether a parameter comes from the command line, and is not its default."""
+    return click.get_current_context().get_parameter_source(name) is ParameterSource.COMMANDLINE
 
 
 _DIALECT = ("next", "matched", "page_default", "page_max", "collections_page", "big_page", "quirk")

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import replace
 
 from fetcher.simulator.faults import Answer
-from fetcher.simulator.limiter import CountingWindow, TokenBucket
+from fetcher.simulator.limiter import Allowance, CountingWindow, TokenBucket
 from fetcher.simulator.mishaps import make
 from fetcher.simulator.profile import Outage, Profile
 
@@ -46,6 +46,11 @@ class Conditions:
             if not limit.admits(now):
                 return refusal
         return None
+
+    def allowance(self, now: float) -> Allowance | None:
+        """What the limit that leaves least still allows, None where there is no limit."""
+        found = [limit.allowance(now) for limit, _ in self._limits]
+        return min(found, key=lambda each: (each.left, -each.wait), default=None)
 
     def slowdown(self, in_flight: int) -> float:
         """How many times as long an answer takes with so many requests in flight."""

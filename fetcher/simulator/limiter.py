@@ -37,6 +37,16 @@ class Window:
     retry_after: str | None = None
 
 
+@dataclass(frozen=True, slots=True)
+class Allowance:
+    """How much may be asked: `left` of `most` requests now, all of them after `reset` seconds, one after `wait`."""
+
+    most: int
+    left: int
+    reset: float
+    wait: float
+
+
 class TokenBucket:
     """A Limit at work."""
 
@@ -64,6 +74,13 @@ class TokenBucket:
         self._tokens = max(0.0, self._tokens - 1.0)
         return True
 
+    def allowance(self, now: float) -> Allowance:
+        """What is left at `now`, right after `admits` was asked."""
+        missing = 1.0 - _ROUNDING - self._tokens
+        wait = max(0.0, self._locked_until - now, missing / self._rate)
+        left = 0 if now < self._locked_until else int(self._tokens + _ROUNDING)
+        return Allowance(int(self._most), left, max(wait, (self._most - self._tokens) / self._rate), wait)
+
     def _fill(self, now: float) -> None:
         if now > self._filled_at:
             self._tokens = min(self._most, self._tokens + (now - self._filled_at) * self._rate)
@@ -89,3 +106,13 @@ class CountingWindow:
             return False
         recent.append(now)
         return True
+
+    def allowance(self, now: float) -> Allowance:
+        """What is left at `now`, right after `admits` was asked."""
+        most, seconds = self._window.requests, self._window.seconds
+        counted = [each for each in self._recent if now - each < seconds]
+        wait = max(0.0, self._blocked_until - now)
+        reset = max(wait, counted[-1] + seconds - now if counted else 0.0)
+        if len(counted) == most:
+            wait = max(wait, counted[0] + seconds - now if counted else seconds)
+        return Allowance(most, 0 if now < self._blocked_until else most - len(counted), reset, wait)

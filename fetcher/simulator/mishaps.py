@@ -18,7 +18,8 @@ Make = Callable[[int, float], Answer]
 STAC_LISTS = frozenset({"search", "items"})
 STAC = STAC_LISTS | {"landing", "conformance", "collections", "collection", "queryables", "item", "api"}
 LIST, INFO = frozenset({"list"}), frozenset({"info"})
-ALL_KINDS = LIST | INFO | {"tags", "loggedin"} | STAC
+EMBEDDINGS = frozenset({"embeddings", "models"})
+ALL_KINDS = LIST | INFO | {"tags", "loggedin"} | STAC | EMBEDDINGS
 
 SIX_HOURS = 6 * 3600
 

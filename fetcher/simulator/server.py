@@ -14,6 +14,8 @@ from typing import Any, Generic, Self, TypeVar
 
 from fetcher.simulator.changes import Changes
 from fetcher.simulator.conditions import Conditions
+from fetcher.simulator.embeddings.api import EmbeddingsApi
+from fetcher.simulator.embeddings.world import EmbeddingsWorld
 from fetcher.simulator.faults import Faults
 from fetcher.simulator.listener import Listener
 from fetcher.simulator.mishaps import MISHAPS
@@ -29,7 +31,7 @@ from fetcher.simulator.world import World
 
 _START_SECONDS = 10.0
 
-AnyWorld = TypeVar("AnyWorld", World, StacWorld, RestWorld)
+AnyWorld = TypeVar("AnyWorld", World, StacWorld, RestWorld, EmbeddingsWorld)
 
 
 class Simulator(Generic[AnyWorld]):
@@ -38,8 +40,8 @@ class Simulator(Generic[AnyWorld]):
     `latency` and `jitter` are seconds: an answer waits `latency` ± `jitter`, evenly spread, the same for the
     same (seed, request, attempt). `faults` is asked before each answer, then `profile`. `port` 0 takes any free one.
     With `gzip` answers are compressed for clients that accept it; with `record` each request is noted in `log`.
-    A StacWorld is served as a STAC API in its `dialect`, a RestWorld by every way of paging, a World as pr0gramm's. A
-    context manager.
+    A StacWorld is served as a STAC API in its `dialect`, a RestWorld by every way of paging, an EmbeddingsWorld as
+    OpenAI's embeddings, a World as pr0gramm's. A context manager.
     """
 
     def __init__(
@@ -69,7 +71,8 @@ class Simulator(Generic[AnyWorld]):
         """Requests so far by kind: "list", "info", "tags", "loggedin" or "other".
 
         Of a STAC API: "landing", "conformance", "collections", "collection", "queryables", "items", "item", "search",
-        "api" or "other"; of a REST API: "list", "info", "max" or "other".
+        "api" or "other"; of a REST API: "list", "info", "max" or "other"; of an embeddings API: "embeddings", "models"
+        or "other".
         """
         return self._service.requests
 
@@ -133,7 +136,7 @@ class Simulator(Generic[AnyWorld]):
 
 
 def serve(
-    world: World | StacWorld | RestWorld,
+    world: World | StacWorld | RestWorld | EmbeddingsWorld,
     host: str = "127.0.0.1",
     port: int = 8120,
     *,
@@ -165,15 +168,15 @@ def serve(
     return service.requests, service.wrong
 
 
-def _api(world: World | StacWorld | RestWorld, dialect: Dialect | None) -> Api:
+def _api(world: World | StacWorld | RestWorld | EmbeddingsWorld, dialect: Dialect | None) -> Api:
     """The API that a world is told by."""
     if isinstance(world, StacWorld):
         return StacApi(world, dialect or Dialect())
-    if isinstance(world, RestWorld) and dialect is None:
-        return RestApi(world)
-    if dialect is not None or isinstance(world, RestWorld):
+    if dialect is not None:
         raise ValueError("a dialect is for a StacWorld")
-    return Pr0grammApi(world)
+    if isinstance(world, RestWorld):
+        return RestApi(world)
+    return EmbeddingsApi(world) if isinstance(world, EmbeddingsWorld) else Pr0grammApi(world)
 
 
 def _service(
@@ -204,7 +207,7 @@ async def _serve_until(
     stop: asyncio.Event,
     listener: Listener,
     service: Service,
-    world: World | StacWorld | RestWorld,
+    world: World | StacWorld | RestWorld | EmbeddingsWorld,
     profile: Profile | None,
 ) -> None:
     """Answer on a listening socket until `stop` is set; leaves no socket open."""
@@ -220,12 +223,14 @@ async def _serve_until(
 
 
 def _beside(
-    listener: Listener, service: Service, world: World | StacWorld | RestWorld, profile: Profile
+    listener: Listener, service: Service, world: World | StacWorld | RestWorld | EmbeddingsWorld, profile: Profile
 ) -> Iterator[Coroutine[Any, Any, None]]:
     """What goes on beside the answering."""
     for outage in profile.outages:
         if outage.how == "refuse":
             yield _refuse(listener, service, outage)
+    if isinstance(world, EmbeddingsWorld):
+        return
     if profile.arrive or profile.delete or profile.undelete or profile.reflag:
         yield Changes(world, profile).go_on(service.now)
 

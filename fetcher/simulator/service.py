@@ -5,13 +5,14 @@ from __future__ import annotations
 import gzip as gziplib
 import time
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
-from typing import Protocol
+from typing import Protocol, runtime_checkable
 from zlib import crc32
 
 from fetcher.simulator.conditions import Conditions
 from fetcher.simulator.faults import Answer, Faults
+from fetcher.simulator.limiter import Allowance
 from fetcher.simulator.profile import Profile, Share
 from fetcher.simulator.wire import JSON, Body, Refused, Reply, Request, ending_of, final, headers_of, instead, render
 from fetcher.simulator.world import mix
@@ -48,6 +49,17 @@ class Api(Protocol):
         """The body of the answer to what is no request."""
 
 
+@runtime_checkable
+class TellsLimits(Protocol):
+    """An Api whose answers say how much may still be asked."""
+
+    def limited(self, refusal: Answer, allowance: Allowance) -> Answer:
+        """A refusal for asking too much, in this API's words."""
+
+    def allowed(self, allowance: Allowance) -> Mapping[str, str]:
+        """The headers of any other answer."""
+
+
 class Service:
     """Turns a request into a reply; knows nothing of sockets, and of the API only how to ask it."""
 
@@ -69,6 +81,7 @@ class Service:
         self.max_in_flight = 0
         self.prefix = api.prefix
         self._api = api
+        self._tells = api if isinstance(api, TellsLimits) else None
         self._latency = latency
         self._jitter = jitter
         self._faults = faults
@@ -133,6 +146,10 @@ class Service:
         except Refused as refused:
             true = Body(refused.body, refused.type or JSON, refused.status)
         extra = None if true.type == JSON and not true.headers else {"Content-Type": true.type, **true.headers}
+        if self._tells is not None and self._conditions is not None:
+            allowance = self._conditions.allowance(self.now())
+            if allowance is not None:
+                extra = {**(extra or {}), **self._tells.allowed(allowance)}
         if fault is not None and fault.is_wrong:
             wrong = fault.edit(true.data) if fault.edit else true.data
             named = {**(extra or {}), **fault.headers}
@@ -167,6 +184,9 @@ class Service:
             fault = conditions.turned_away(now, self.in_flight)
             if fault is not None:
                 self.wrong[fault.name] += 1
+                if self._tells is not None and fault.status == 429:
+                    allowance = conditions.allowance(now)
+                    fault = self._tells.limited(fault, allowance) if allowance is not None else fault
                 return fault, delay + fault.delay, logged_in
         else:
             logged_in = login is not None
