@@ -235,14 +235,14 @@ class _Rows:
         return (*row[: self._parents], *values, as_json(extra) if extra else None)
 
 
-def load(spec: str) -> Function:
+def load(spec: str, setting: str = _SETTING) -> Function:
     """The function that `module:function` names; modules of the current directory are found too.
 
-    Raises ConfigurationError.
+    Raises ConfigurationError that names the `setting`.
     """
     name, _, path = spec.partition(":")
     if not (name and path):
-        raise ConfigurationError(f"{_SETTING}: expected module:function, such as mine:clean, not {spec!r}")
+        raise ConfigurationError(f"{setting}: expected module:function, such as mine:clean, not {spec!r}")
     here = str(Path.cwd())
     if here not in sys.path:
         sys.path.insert(0, here)
@@ -253,17 +253,17 @@ def load(spec: str) -> Function:
         if isinstance(error, ModuleNotFoundError) and error.name and f"{name}.".startswith(f"{error.name}."):
             hint = f"; name it without .py: {name[:-3]}:{path}" if name.endswith(".py") else ""
             raise ConfigurationError(
-                f"{_SETTING}: there is no module {name}, neither installed nor in {here}{hint}"
+                f"{setting}: there is no module {name}, neither installed nor in {here}{hint}"
             ) from None
         raise ConfigurationError(
-            f"{_SETTING}: the module {name} cannot be imported: {type(error).__name__}: {said(error)}"
+            f"{setting}: the module {name} cannot be imported: {type(error).__name__}: {said(error)}"
         ) from None
     try:
         found = reduce(getattr, path.split("."), module)
     except AttributeError:
-        raise ConfigurationError(f"{_SETTING}: the module {name} has no {path} ({module.__file__})") from None
+        raise ConfigurationError(f"{setting}: the module {name} has no {path} ({module.__file__})") from None
     if not callable(found):
-        raise ConfigurationError(f"{_SETTING}: {spec} is no function but {_kind(found)}")
+        raise ConfigurationError(f"{setting}: {spec} is no function but {_kind(found)}")
     function: Function = found
     return function
 

@@ -3,7 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Protocol
+from typing import TYPE_CHECKING, Protocol
+
+if TYPE_CHECKING:
+    from fetcher.governor import Governor
+    from fetcher.settings import Settings
+    from fetcher.stop import Stop
+    from fetcher.texts.settings import TextSettings
 
 
 class Embedder(Protocol):
@@ -21,6 +27,26 @@ class Embedder(Protocol):
         """A vector for each text, in their order: little-endian float32, all of the same length.
 
         Raises RequestFailed: `limited` and `unavailable` as of any request; `malformed` when the answer is not what
-        it should be, or the request as a whole is refused for what is in it (a text too long, a batch too large).
+        it should be, or the request as a whole is refused for what is in it (a text too long, a batch too large);
+        `denied` when no text will fare better before a setting or the account is put right.
         """
         ...
+
+    def close(self) -> None:
+        """Give back what is held, such as connections."""
+        ...
+
+
+def make(texts: TextSettings, settings: Settings, governor: Governor, stop: Stop) -> Embedder:
+    """The embedder that is set; all its requests or calls go through `governor`. Raises ConfigurationError."""
+    if texts.embedder == "openai":
+        from fetcher.embedders.openai import OpenAI
+
+        return OpenAI(texts, settings, governor, stop)
+    if texts.embedder == "wordllama":
+        from fetcher.embedders.local import WordLlama
+
+        return WordLlama(governor)
+    from fetcher.embedders.function import Function
+
+    return Function(texts.embedder, governor)

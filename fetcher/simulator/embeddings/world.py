@@ -16,7 +16,7 @@ BAD_WORD = "unembeddable"
 
 # To split a text is five times as fast as to find its words by a pattern.
 _NO_WORDS = str.maketrans(dict.fromkeys(string.punctuation, " "))
-_SPOTS = 8
+_SPOTS = 4
 """Numbers of a vector that a word has a part in."""
 
 _HEAVIEST = 12
