@@ -102,7 +102,8 @@ class _Batch:
         keys = [key for key in keys if key not in self.found]
         most = self.accepted.most(len(keys))
         if most < len(keys):
-            return all([self.embed(keys[begin : begin + most]) for begin in range(0, len(keys), most)])
+            whole = [self.embed(keys[begin : begin + most]) for begin in range(0, len(keys), most)]
+            return all(whole)
         error = self._ask(keys) if keys else None
         if error is None:
             return True
@@ -115,8 +116,8 @@ class _Batch:
             self._is_bad(keys[0], error)
             return False
         middle = len(keys) // 2
-        # Both, whatever comes of the first.
-        whole = all([self.embed(keys[:middle]), self.embed(keys[middle:])])
+        first, second = self.embed(keys[:middle]), self.embed(keys[middle:])
+        whole = first and second
         if whole and error.status in (*_REFUSED, None):
             self.accepted.refused(len(keys))
         return whole
