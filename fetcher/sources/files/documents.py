@@ -86,7 +86,7 @@ def small_document(data: bytes) -> list[Found] | None:
 def lines(reader: Reader, start: bytes) -> Iterator[Found]:
     """One object a line; a line that is none is wrong, and the others are not."""
     number = 0
-    for line in _lines(reader, start):
+    for line in split_lines(reader, start):
         number += 1
         text = bare(line) if number == 1 else line.strip(b" \t\r\n\x1e")
         if not text:
@@ -111,7 +111,8 @@ def _line(number: int, text: bytes) -> Found:
     return number, id_text(value.get("id")), plain
 
 
-def _lines(reader: Reader, start: bytes) -> Iterator[bytes]:
+def split_lines(reader: Reader, start: bytes) -> Iterator[bytes]:
+    """The lines of what is read, without their ends."""
     kept: list[bytes] = []
     chunk = start or reader.read(_CHUNK)
     while chunk:
@@ -150,19 +151,34 @@ def document(reader: Reader, start: bytes) -> Iterator[Found]:
         raise text.wrong("something follows after the end of the document")
 
 
+def values(reader: Reader, start: bytes) -> Iterator[Any]:
+    """The elements of one JSON list, of whatever type, or the one value. Raises Unreadable."""
+    text = _Text(reader, start)
+    if text.peek() == "[":
+        text.skip("[")
+        yield from (value for value, _ in _values(text))
+    else:
+        yield text.value()[0]
+    if text.peek():
+        raise text.wrong("something follows after the end of the document")
+
+
 def _elements(text: _Text) -> Iterator[Found]:
     """The elements of a list behind its bracket, up to and with the bracket that closes it."""
-    number = 0
-    if text.peek() == "]":
-        text.skip("]")
-        return
-    while True:
-        number += 1
-        value, raw = text.value()
+    for number, (value, raw) in enumerate(_values(text), 1):
         if type(value) is dict:
             yield number, id_text(value.get("id")), raw
         else:
             yield Wrong(text.line - raw.count("\n"), "no JSON object")
+
+
+def _values(text: _Text) -> Iterator[tuple[Any, str]]:
+    """Each value of a list, and its text."""
+    if text.peek() == "]":
+        text.skip("]")
+        return
+    while True:
+        yield text.value()
         if text.peek() != ",":
             text.skip("]")
             return

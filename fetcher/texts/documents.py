@@ -1,0 +1,111 @@
+"""The documents that there are: files in folders, or named one by one."""
+
+from __future__ import annotations
+
+import os
+import stat
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+
+from fetcher.errors import ConfigurationError
+from fetcher.sources.files.names import shown, text_of
+from fetcher.texts.parsers.kinds import kind_by_name
+
+
+@dataclass(frozen=True, slots=True)
+class Document:
+    """A file to be read: its name in the database, where it is, and what tells whether it has changed since.
+
+    A folder that cannot be looked into, or a file that cannot be looked at, is listed as one too, with a size of -1:
+    reading it says why.
+    """
+
+    name: str
+    path: str
+    size: int
+    mtime_ns: int
+
+
+def scan(paths: Iterable[str | os.PathLike[str]]) -> Iterator[Document]:
+    """Every document at or below the paths, each once; within a folder in the order of names.
+
+    A file that is named is one whatever it is called. In folders those count whose names end as texts do (`SUFFIXES`),
+    and what is hidden does not. Linked folders come last; one that was listed already, or holds the link, is left out.
+    Raises ConfigurationError when a path is not there, before the first document.
+    """
+    roots = list(dict.fromkeys(os.path.abspath(os.fspath(path)) for path in paths))  # noqa: PTH100
+    return _scan([(root, _looked_at(root)) for root in roots])
+
+
+def _looked_at(root: str) -> os.stat_result:
+    try:
+        found = os.stat(root)  # noqa: PTH116
+        if stat.S_ISDIR(found.st_mode):
+            os.scandir(root).close()
+    except (OSError, ValueError) as error:
+        why = os.strerror(error.errno or 0) if isinstance(error, OSError) else str(error)
+        raise ConfigurationError(f"{shown(root)}: {why}") from None
+    if not (stat.S_ISDIR(found.st_mode) or stat.S_ISREG(found.st_mode)):
+        raise ConfigurationError(f"{shown(root)}: no regular file and no folder")
+    return found
+
+
+def _scan(roots: list[tuple[str, os.stat_result]]) -> Iterator[Document]:
+    # Files that are named and stand in a folder that is named as well are listed once.
+    named = {root for root, found in roots if not stat.S_ISDIR(found.st_mode)}
+    folders: set[tuple[int, int]] = set()
+    for root, found in roots:
+        if root in named:
+            yield _document(root, found)
+        else:
+            for each in _below(root, folders):
+                if each.path not in named:
+                    yield each
+
+
+def _below(root: str, seen: set[tuple[int, int]]) -> Iterator[Document]:
+    """The documents of a folder, and of those in it that were not `seen`."""
+    folders, links = [root], list[str]()
+    while folders or links:
+        if not folders:
+            # Last, so that what a folder's files are called does not depend on who links to it.
+            links.sort(reverse=True)
+            folders.append(links.pop())
+        folder = folders.pop()
+        try:
+            about = os.stat(folder)  # noqa: PTH116
+            if (about.st_dev, about.st_ino) in seen:
+                continue
+            seen.add((about.st_dev, about.st_ino))
+            with os.scandir(folder) as entries:
+                found = sorted(entries, key=lambda entry: entry.name)
+        except FileNotFoundError:
+            continue
+        except OSError:
+            yield _unknown(folder)
+            continue
+        inside: list[str] = []
+        for entry in found:
+            if entry.name.startswith("."):
+                continue
+            try:
+                if entry.is_dir():
+                    (links if entry.is_symlink() else inside).append(entry.path)
+                elif kind_by_name(entry.name) is not None:
+                    about = entry.stat()
+                    if stat.S_ISREG(about.st_mode):
+                        yield _document(entry.path, about)
+            except FileNotFoundError:
+                continue
+            except OSError:
+                if kind_by_name(entry.name) is not None:
+                    yield _unknown(entry.path)
+        folders += reversed(inside)
+
+
+def _document(path: str, about: os.stat_result) -> Document:
+    return Document(text_of(path), path, about.st_size, about.st_mtime_ns)
+
+
+def _unknown(path: str) -> Document:
+    return Document(text_of(path), path, -1, 0)
