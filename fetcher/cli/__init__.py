@@ -14,7 +14,7 @@ import click
 from fetcher._version import __version__
 from fetcher.errors import FetcherError
 
-COMMANDS = ("fetch", "status", "search", "failures", "retry", "verify", "doctor", "tune", "simulate")
+COMMANDS = ("fetch", "status", "search", "export", "failures", "retry", "verify", "doctor", "tune", "simulate")
 
 EXIT_CODES = """\b
 Exit codes:

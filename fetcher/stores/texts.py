@@ -45,7 +45,7 @@ SCHEMA = (
     ) STRICT""",
     "CREATE UNIQUE INDEX chunks_document ON chunks (document, position)",
     "CREATE INDEX chunks_hash ON chunks (hash)",
-    "CREATE INDEX chunks_category ON chunks (domain, category, number)",
+    "CREATE INDEX chunks_category ON chunks (domain, category, document, position)",
     # Keyed by the text, not the chunk: a text that stands in many places is embedded once.
     "CREATE TABLE vectors (hash TEXT PRIMARY KEY, vector BLOB NOT NULL) STRICT",
     # The one model that all vectors are of.
