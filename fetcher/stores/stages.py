@@ -31,7 +31,7 @@ from fetcher.stores.database import Database
 from fetcher.stores.file import REFUSED, explained
 from fetcher.stores.runs import Runs, after
 from fetcher.stores.schema import marks
-from fetcher.stores.texts import category_key, changes, count, touch
+from fetcher.stores.texts import category_key, changes, count, record_model, touch
 from fetcher.stores.worklist import Worklist
 
 
@@ -325,12 +325,19 @@ class DocumentWriter:
 
 
 class VectorWriter:
-    """The stage `embed`: a vector for each text."""
+    """The stage `embed`: a vector for each text, by the one model that `model` names with its dimension."""
 
     stage = "embed"
 
+    def __init__(self, model: Callable[[], tuple[str, int]]) -> None:
+        self._model = model
+        self._recorded = False
+
     def write(self, db: Database, source: str, batch: Batch, now: int) -> Written:  # noqa: ARG002 - the contract
         """Put in the vectors."""
+        if batch.details and not self._recorded:
+            record_model(db, *self._model(), now)
+            self._recorded = True
         vectors = sorted(chain.from_iterable(each.rows["vectors"] for each in batch.details.values()))
         for some in parts(vectors, PARAMETERS // 2):
             db.conn.execute(

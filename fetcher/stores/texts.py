@@ -122,7 +122,7 @@ def count(conn: sqlite3.Connection, source: str, stage: str, *, work: int = 0, p
 def enlist(db: Database, source: str, documents: Collection[tuple[str, str, Key | None]], now: int) -> int:
     """Make due what is new or changed of documents (name, version, the item it is made of); how many these are.
 
-    What could not be read before is due again, whether it has changed or not.
+    What could not be read at all is due again, whether it has changed or not.
     """
     conn = db.conn
     names = sorted(name for name, _, _ in documents)
@@ -142,7 +142,7 @@ def enlist(db: Database, source: str, documents: Collection[tuple[str, str, Key 
         )
         changes(conn, back)
         wanted = sorted(name for name, version, _ in documents if known.get(name) != version)
-        again = Worklist(conn, source).make_due("read", names)
+        again = Worklist(conn, source).make_due("read", wanted)
         added = conn.executemany(
             "INSERT OR IGNORE INTO work (source, stage, key, due_at) VALUES (?, 'read', ?, 0)",
             [(source, name) for name in wanted],
@@ -186,10 +186,12 @@ def touch(conn: sqlite3.Connection, categories: Iterable[tuple[str, str]]) -> No
         )
 
 
-def enlist_categories(db: Database, source: str) -> int:
-    """Make due the categories that have changed since their files were written; how many these are."""
+def enlist_categories(db: Database, source: str, *, everything: bool = False) -> int:
+    """Make due the categories that have changed since their files were written, or all; how many these are."""
     with db.transaction():
-        found = db.conn.execute("SELECT domain, category FROM categories WHERE changes > written").fetchall()
+        found = db.conn.execute(
+            f"SELECT domain, category FROM categories WHERE {'1' if everything else 'changes > written'}"
+        ).fetchall()
         again = Worklist(db.conn, source).make_due("aggregate", [category_key(*each) for each in found])
         added = db.conn.executemany(
             "INSERT OR IGNORE INTO work (source, stage, key, due_at) VALUES (?, 'aggregate', ?, 0)",
@@ -218,13 +220,12 @@ def recorded_model(conn: sqlite3.Connection) -> tuple[str, int] | None:
 
 
 def record_model(db: Database, name: str, dimension: int, now: int) -> None:
-    """Write down the model that vectors are made by. Raises ConfigurationError when they are of another."""
-    with db.transaction():
-        recorded = recorded_model(db.conn)
-        if recorded is None:
-            db.conn.execute("INSERT INTO models VALUES (?, ?, ?)", [name, dimension, now])
-        elif recorded != (name, dimension):
-            raise other_model(db.path, recorded, name, dimension)
+    """Write down the model that vectors are made by, within a transaction. Raises ConfigurationError: there is another."""
+    recorded = recorded_model(db.conn)
+    if recorded is None:
+        db.conn.execute("INSERT INTO models VALUES (?, ?, ?)", [name, dimension, now])
+    elif recorded != (name, dimension):
+        raise other_model(db.path, recorded, name, dimension)
 
 
 def other_model(path: Path, recorded: tuple[str, int], name: str, dimension: int) -> ConfigurationError:

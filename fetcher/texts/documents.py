@@ -8,7 +8,7 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 
 from fetcher.errors import ConfigurationError
-from fetcher.sources.files.names import shown, text_of
+from fetcher.sources.files.names import path_of, shown, text_of
 from fetcher.texts.parsers.kinds import kind_by_name
 
 
@@ -109,3 +109,12 @@ def _document(path: str, about: os.stat_result) -> Document:
 
 def _unknown(path: str) -> Document:
     return Document(text_of(path), path, -1, 0)
+
+
+def document_at(name: str) -> Document:
+    """The document of that name as it is now; one that cannot be looked at has a size of -1."""
+    path = path_of(name)
+    try:
+        return _document(path, os.stat(path))  # noqa: PTH116
+    except OSError:
+        return _unknown(path)

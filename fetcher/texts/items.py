@@ -32,6 +32,11 @@ class Items:
         """Whether there is anything to be read of them."""
         return bool(self._texts)
 
+    @property
+    def folder(self) -> str:
+        """What the names of their documents begin with, before the `/`."""
+        return self._item.name
+
     def name(self, key: Key) -> str:
         """The name of an item's document."""
         return f"{self._item.name}/{key}"
@@ -39,7 +44,7 @@ class Items:
     def listed(self, conn: sqlite3.Connection) -> Iterator[list[tuple[str, str, Key]]]:
         """All fetched items as documents (name, version, key), some at a time; an item that is gone has no text."""
         key, table = quoted(self._item.columns[0].name), quoted(self._item.name)
-        above, last = "1", []
+        above, last = "1", list[Key]()
         while True:
             found = array(
                 conn,
@@ -50,18 +55,27 @@ class Items:
             if not found:
                 return
             above, last = f"{key} > ?", [found[-1][0]]
-            yield [(self.name(key), f"{fetched_at}:{self._options.digest}", key) for key, fetched_at in found]
+            yield [(self.name(key), self._version(fetched_at), key) for key, fetched_at in found]
 
-    def read(self, conn: sqlite3.Connection, keys: Sequence[Key]) -> Mapping[Key, list[ChunkRow]]:
-        """The chunks of items."""
-        blocks: dict[Key, list[Block]] = {key: [] for key in keys}
+    def read(self, conn: sqlite3.Connection, keys: Sequence[Key]) -> Mapping[Key, tuple[str, list[ChunkRow]]]:
+        """The version and the chunks of items; one that is gone is left out."""
+        id_, items = quoted(self._item.columns[0].name), quoted(self._item.name)
+        versions: dict[Key, int] = dict(
+            array_for_keys(
+                conn,
+                f"SELECT json_group_array(json_array({id_}, fetched_at)) FROM {items}"
+                f" WHERE fetched_at IS NOT NULL AND gone_at IS NULL AND {id_} IN ",
+                list(keys),
+            )
+        )
+        blocks: dict[Key, list[Block]] = {key: [] for key in versions}
         for table in self._texts:
             owner = quoted(table.parent or table.columns[0].name)
             texts = ", ".join(quoted(name) for name in table.search)
             found = array_for_keys(
                 conn,
                 f"SELECT json_group_array(json_array({owner}, {texts})) FROM {quoted(table.name)} WHERE {owner} IN ",
-                list(keys),
+                list(versions),
             )
             named: set[Key] = set()
             for key, *parts in found:
@@ -69,7 +83,10 @@ class Items:
                     named.add(key)
                     blocks[key].append(Section(chapter=table.name))
                 blocks[key] += [part for part in parts if isinstance(part, str) and part and not part.isspace()]
-        return {key: self._chunks(key, found) for key, found in blocks.items()}
+        return {key: (self._version(versions[key]), self._chunks(key, found)) for key, found in blocks.items()}
+
+    def _version(self, fetched_at: int) -> str:
+        return f"{fetched_at}:{self._options.digest}"
 
     def _chunks(self, key: Key, blocks: Sequence[Block]) -> list[ChunkRow]:
         options, name = self._options, self.name(key)

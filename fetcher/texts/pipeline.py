@@ -9,9 +9,10 @@ from typing import ClassVar
 
 from fetcher.engine import Engine
 from fetcher.errors import FetcherError, Interrupted
-from fetcher.governor import Governor
-from fetcher.model import Covered, Interval, Key, Page, Progress, Scope, Summary, Walk
+from fetcher.model import Covered, Interval, Key, Page, Scope, Summary, Walk
 from fetcher.stop import Stop
+
+TICK_SECONDS = 0.5
 
 
 @dataclass(frozen=True, slots=True)
@@ -102,8 +103,6 @@ class Line:
         self._stop = stop
         self._going: set[str] = set()
         self._engines: dict[str, Engine] = {}
-        self._governors: dict[str, Governor] = {}
-        self._progress: dict[str, Progress] = {}
         self._ends: dict[str, Callable[[], None]] = {}
 
     def add(self, name: str, engine: Engine, at_end: Callable[[], None] = lambda: None) -> None:
@@ -122,10 +121,11 @@ class Line:
             if name in self._engines:
                 self._engines[name].wake()
 
-    def run(self) -> Mapping[str, Summary]:
+    def run(self, on_tick: Callable[[], object] = lambda: None) -> Mapping[str, Summary]:
         """Run all stages to their ends; the summary of each. Raises Interrupted, or the first error of any of them.
 
-        An error of one ends the others, once what they have finished is committed.
+        `on_tick` is called by this thread twice a second. An error of one ends the others, once what they have finished
+        is committed.
         """
         summaries: dict[str, Summary] = {}
         errors: list[BaseException] = []
@@ -151,7 +151,9 @@ class Line:
             thread.start()
         try:
             for thread in threads:
-                thread.join()
+                while thread.is_alive():
+                    thread.join(TICK_SECONDS)
+                    on_tick()
         except KeyboardInterrupt:
             self._stop.set()
             for thread in threads:

@@ -1,0 +1,424 @@
+"""From files, or a mirror's items, to chunks and vectors in a database: the parts put together for one run."""
+
+from __future__ import annotations
+
+import json
+import logging
+import os
+import time
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass, field
+from itertools import islice
+from pathlib import Path
+from typing import Any
+from urllib.parse import urlsplit
+
+from fetcher import embedders
+from fetcher.engine import Engine
+from fetcher.errors import ConfigurationError, FetcherError, Interrupted
+from fetcher.governor import Governor
+from fetcher.mirror import kind_of
+from fetcher.model import Counts, Plan, Progress, Stage, Summary
+from fetcher.settings import Settings, load
+from fetcher.stop import Stop
+from fetcher.stores.database import Database
+from fetcher.stores.stages import CategoryWriter, DocumentWriter, StageStore, VectorWriter
+from fetcher.stores.texts import enlist, enlist_categories, open_texts, recorded_model, unlist
+from fetcher.texts.documents import Document, scan
+from fetcher.texts.items import Items
+from fetcher.texts.pipeline import Backlog, Line, Unlisted
+from fetcher.texts.reader import Reader
+from fetcher.texts.reading import ReadingOptions
+from fetcher.texts.settings import LATENCY_LOWER_THRESHOLD, LATENCY_UPPER_THRESHOLD, TextSettings
+from fetcher.texts.stages import Aggregating, Embedding, Reading, ReadingItems
+
+log = logging.getLogger("fetcher")
+
+STAGES = ("read", "embed", "aggregate")
+
+_SCANNED = 500
+"""So many documents are enlisted in one transaction."""
+
+_AHEAD = 4
+"""So many times what embedding can have in flight is read ahead of it."""
+
+_LOOK_SECONDS = 1.0
+"""How often it is looked for categories to write while documents are read."""
+
+
+@dataclass(frozen=True, slots=True)
+class TextProgress:
+    """Where each stage of a run stands, by its name; `fill` is how full the window before `embed` is, from 0 to 1."""
+
+    stages: Mapping[str, Progress]
+    fill: float = 0.0
+    seconds: float = 0.0
+
+
+@dataclass(frozen=True, slots=True)
+class TextSummary:
+    """How a run ended, by stage; `parked` counts what failed for good, `files` those that were written anew."""
+
+    stages: Mapping[str, Summary]
+    seconds: float
+    documents: int
+    chunks: int
+    vectors: int
+    parked: int
+    listed: int = 0
+    vanished: int = 0
+    files: int = 0
+    progress: TextProgress = field(default_factory=lambda: TextProgress({}))
+
+    @property
+    def exit_code(self) -> int:
+        """0 when all is done, 3 when something failed for good."""
+        return 3 if self.parked else 0
+
+
+def ingest(
+    paths: Iterable[str | os.PathLike[str]] | str | os.PathLike[str],
+    db: str | Path | None = None,
+    *,
+    parser: str | Callable[..., Any] | None = None,
+    embedder: str | Callable[..., Any] | None = None,
+    config: Mapping[str, Any] | str | Path | None = None,
+    aggregate: str | Path | None = None,
+    stop: Stop | None = None,
+    on_progress: Callable[[TextProgress], None] = lambda _: None,
+    **settings: Any,
+) -> TextSummary:
+    """Read the files at and below `paths` into chunks, and embed these, in the database `db`; or go on with it.
+
+    What has not changed is not read again, and no text is embedded twice. `parser` reads a file (path → Chunks), or
+    is `module:function`; `embedder` is a name, a function (texts → vectors) or `module:function`. `aggregate` is a
+    folder in which a JSON file for each domain and category is kept up to date. `config` has settings by their names,
+    as a mapping or a JSON file; `settings` are the same in lower case, and win.
+
+    Raises Interrupted when stopped early, and the other errors of `fetcher.errors`.
+    """
+    roots = [paths] if isinstance(paths, str | os.PathLike) else list(paths)
+    if not roots:
+        raise ConfigurationError("there is nothing to ingest: name files or folders")
+    given = {**_configured(config), **settings}
+    given |= {name: each for name, each in (("parser", parser), ("embedder", embedder)) if each is not None}
+    return _Run(db, given, aggregate, stop, on_progress).ingest(roots)
+
+
+def embed(
+    db: str | Path | None = None,
+    *,
+    items: bool = False,
+    embedder: str | Callable[..., Any] | None = None,
+    config: Mapping[str, Any] | str | Path | None = None,
+    aggregate: str | Path | None = None,
+    stop: Stop | None = None,
+    on_progress: Callable[[TextProgress], None] = lambda _: None,
+    **settings: Any,
+) -> TextSummary:
+    """Embed what an earlier run has read and not embedded; with `items` read those of the mirror `db` first.
+
+    See `ingest` for the rest.
+    """
+    given = {**_configured(config), **settings}
+    given |= {"embedder": embedder} if embedder is not None else {}
+    return _Run(db, given, aggregate, stop, on_progress).embed(items=items)
+
+
+def _configured(config: Mapping[str, Any] | str | Path | None) -> dict[str, Any]:
+    """Settings by their names in lower case. Raises ConfigurationError."""
+    if config is None:
+        return {}
+    if not isinstance(config, Mapping):
+        try:
+            found = json.loads(Path(config).read_text("utf-8"))
+        except (OSError, ValueError) as error:
+            raise ConfigurationError(f"{config} cannot be read as JSON: {error}") from None
+        if not isinstance(found, dict):
+            raise ConfigurationError(f"{config} has to be a JSON object of settings and their values")
+        config = found
+    return {str(name).lower(): value for name, value in config.items()}
+
+
+class _Run:
+    """One run and its parts."""
+
+    def __init__(
+        self,
+        db: str | Path | None,
+        given: Mapping[str, Any],
+        aggregate: str | Path | None,
+        stop: Stop | None,
+        on_progress: Callable[[TextProgress], None],
+    ) -> None:
+        unknown = set(given) - set(Settings.model_fields) - set(TextSettings.model_fields)
+        if unknown:
+            raise ConfigurationError(f"no setting is called {', '.join(sorted(unknown))}")
+        self._settings = load(Settings, {key: each for key, each in given.items() if key in Settings.model_fields})
+        self._texts = load(TextSettings, {key: each for key, each in given.items() if key in TextSettings.model_fields})
+        self._path = Path(db) if db is not None else self._settings.db_path
+        self._out = Path(aggregate) if aggregate is not None else None
+        self._stop = stop or Stop()
+        self._on_progress = on_progress
+        self._options = ReadingOptions.of(self._texts)
+        self._line = Line(self._stop)
+        self._progress: dict[str, Progress] = {}
+        self._listed = self._vanished = 0
+        self._began = self._stop.now()
+        self._aggregating: Aggregating | None = None
+        self._closing: list[Callable[[], None]] = []
+
+    def ingest(self, roots: list[str | os.PathLike[str]]) -> TextSummary:
+        # All that can be wrong with what was asked for is said before there is a database.
+        documents = scan(roots)
+        with Reader(self._texts.reader_processes, self._options) as reader:
+            self._stop.on_set(reader.close)
+            self._open()
+            try:
+                self._enlist_documents(roots, documents)
+                backlog, governor = self._backlog(), self._local_governor(self._texts.reader_processes)
+                run = Reading(reader, self._options, governor, backlog).run
+                self._add_read(Stage("read", run), governor, backlog, max(1, self._settings.db_batch_size // 10))
+                return self._go(backlog)
+            finally:
+                self._db.close()
+
+    def embed(self, *, items: bool) -> TextSummary:
+        found = self._items() if items else None
+        self._open()
+        try:
+            backlog = self._backlog()
+            if found is not None:
+                self._enlist_items(found)
+                governor = self._local_governor(1)
+                run = ReadingItems(found, self._path, governor, backlog).run
+                self._add_read(Stage("read", run, 100), governor, backlog, self._settings.db_batch_size)
+            return self._go(backlog)
+        finally:
+            self._db.close()
+
+    # --- what there is to do ------------------------------------------------------------------------
+
+    def _open(self) -> None:
+        self._db, self._source = open_texts(
+            self._path,
+            clock=self._stop.time,
+            stopped=self._stop.is_set,
+            warn=log.warning,
+            allow_network=self._settings.allow_network_file_system,
+        )
+
+    def _items(self) -> Items:
+        """The items of the mirror. Raises StoreError, ConfigurationError."""
+        kind = kind_of(self._path)
+        found = Items(kind.name, kind.tables, self._options)
+        if not found.have_texts:
+            raise ConfigurationError(f"the items of {kind.name} have no texts that are searched: nothing to embed")
+        return found
+
+    def _enlist_documents(self, roots: list[str | os.PathLike[str]], documents: Iterable[Document]) -> None:
+        now = int(self._stop.time())
+        found = iter(documents)
+        while some := list(islice(found, _SCANNED)):
+            self._refuse_to_go_on()
+            self._listed += len(some)
+            enlist(self._db, self._source, [(each.name, self._options.version(each), None) for each in some], now)
+        for root in roots:
+            folder = os.path.abspath(os.fspath(root))  # noqa: PTH100 - links are followed by nobody here
+            self._vanished += unlist(self._db, folder, now, now)
+
+    def _enlist_items(self, items: Items) -> None:
+        now = int(self._stop.time())
+        for some in items.listed(self._db.conn):
+            self._refuse_to_go_on()
+            self._listed += len(some)
+            enlist(self._db, self._source, some, now)
+        self._vanished = unlist(self._db, items.folder, now, now)
+
+    def _refuse_to_go_on(self) -> None:
+        if self._stop.is_set():
+            raise Interrupted("interrupted while documents were listed; what was listed is kept")
+
+    # --- the stages ---------------------------------------------------------------------------------
+
+    def _backlog(self) -> Backlog:
+        texts = self._texts
+        backlog = Backlog(_AHEAD * texts.max_embed_concurrency_max * texts.embed_batch_size, self._stop)
+        backlog.set(self._work("embed"))
+        return backlog
+
+    def _work(self, stage: str, db: Database | None = None) -> int:
+        row = (
+            (db or self._db)
+            .conn.execute("SELECT work FROM stages WHERE source = ? AND stage = ?", [self._source, stage])
+            .fetchone()
+        )
+        return row[0] if row else 0
+
+    def _local_governor(self, parallel: int) -> Governor:
+        return Governor(self._stop, parallel=parallel)
+
+    def _plan(self, workers: int, batch_size: int) -> Plan:
+        settings = self._settings
+        return Plan(
+            workers=workers,
+            batch_size=batch_size,
+            batch_seconds=settings.db_batch_seconds,
+            delay=0.0,
+            max_retries=settings.max_retries,
+            max_backoff=settings.max_backoff_seconds,
+            max_outage=settings.max_outage_seconds,
+            order="oldest",
+            min_free=settings.min_free_disk_mb * 1_000_000,
+        )
+
+    def _add_read(self, stage: Stage, governor: Governor, backlog: Backlog, batch_size: int) -> None:
+        if not self._work("read"):
+            return
+        db = self._db.beside()
+        looked = 0.0
+
+        def on_batch(_: object) -> None:
+            nonlocal looked
+            backlog.set(self._work("embed", db))
+            self._line.wake("embed")
+            if self._out is not None and time.monotonic() - looked >= _LOOK_SECONDS:
+                looked = time.monotonic()
+                enlist_categories(db, self._source)
+                self._line.wake("aggregate")
+
+        def at_end() -> None:
+            if self._out is not None:
+                enlist_categories(db, self._source)
+
+        engine = Engine(
+            Unlisted(),
+            stage,
+            StageStore(db, self._source, DocumentWriter(), self._stop.time),
+            governor,
+            self._stop,
+            self._plan(self._texts.reader_processes if stage.batch == 1 else 1, batch_size),
+            on_batch=on_batch,
+            on_progress=self._note("read"),
+        )
+        self._line.add("read", engine, at_end)
+
+    def _add_embed(self, backlog: Backlog) -> None:
+        texts, settings = self._texts, self._settings
+        governor = Governor(
+            self._stop,
+            parallel=texts.max_embed_concurrency_max,
+            ceiling=texts.max_embed_requests_per_second,
+            max_pause=settings.max_backoff_seconds,
+            least=texts.max_embed_concurrency_min,
+            lower=settings.latency_lower_threshold or LATENCY_LOWER_THRESHOLD,
+            upper=settings.latency_upper_threshold or LATENCY_UPPER_THRESHOLD,
+            refusals=settings.rate_limit_adjustment_threshold,
+            first=texts.max_embed_concurrency,
+        )
+        embedder = embedders.make(texts, settings, governor, self._stop)
+        self._closing.append(embedder.close)
+        embedding = Embedding(
+            embedder,
+            self._path,
+            recorded_model(self._db.conn),
+            most=texts.embed_batch_size,
+            most_bytes=texts.embed_batch_bytes,
+        )
+        db = self._db.beside()
+        store = StageStore(db, self._source, VectorWriter(embedding.model), self._stop.time)
+        if texts.embedder == "openai":
+            host = urlsplit(texts.embed_base_url).netloc
+            governor.recall(store.learned(host))
+            store.learn(host, governor.learned)
+        engine = Engine(
+            Unlisted(
+                head="to embed",
+                address="EMBED_BASE_URL (--embed-url)",
+                login_hint="set EMBED_API_KEY",
+                first=embedding.first,
+                life=embedding.life,
+            ),
+            Stage("embed", embedding.run, texts.embed_batch_size),
+            store,
+            governor,
+            self._stop,
+            self._plan(texts.max_embed_concurrency_max, settings.db_batch_size),
+            on_batch=lambda _: backlog.set(self._work("embed", db)),
+            on_progress=self._note("embed"),
+            more=lambda: self._line.goes_on("read"),
+        )
+        self._line.add("embed", engine, backlog.close)
+
+    def _add_aggregate(self, out: Path) -> None:
+        governor = self._local_governor(1)
+        self._aggregating = Aggregating(
+            self._path,
+            out,
+            governor,
+            self._stop,
+            batch=self._texts.aggregate_batch_size,
+            more=lambda: self._line.goes_on("read"),
+        )
+        engine = Engine(
+            Unlisted(),
+            Stage("aggregate", self._aggregating.run),
+            StageStore(self._db.beside(), self._source, CategoryWriter(), self._stop.time),
+            governor,
+            self._stop,
+            self._plan(1, 1),
+            on_progress=self._note("aggregate"),
+            more=lambda: self._line.goes_on("read"),
+        )
+        self._line.add("aggregate", engine)
+
+    def _go(self, backlog: Backlog) -> TextSummary:
+        """Run the stages that have anything to do."""
+        reads = self._line.goes_on("read")
+        try:
+            if reads or self._work("embed"):
+                self._add_embed(backlog)
+            if self._out is not None and (enlist_categories(self._db, self._source, everything=True) or reads):
+                self._add_aggregate(self._out)
+            try:
+                return self._summary(self._line.run(lambda: self._tell(backlog)), backlog)
+            except FetcherError as error:
+                if isinstance(error.summary, Mapping):
+                    error.summary = self._summary(error.summary, backlog)
+                raise
+        finally:
+            for close in self._closing:
+                close()
+
+    def _tell(self, backlog: Backlog) -> TextProgress:
+        progress = TextProgress(
+            {stage: self._progress[stage] for stage in STAGES if stage in self._progress},
+            min(1.0, backlog.fill),
+            self._stop.now() - self._began,
+        )
+        self._on_progress(progress)
+        return progress
+
+    def _summary(self, stages: Mapping[str, Summary], backlog: Backlog) -> TextSummary:
+        read, embedded = (stages[name].counts if name in stages else Counts() for name in ("read", "embed"))
+        (parked,) = self._db.conn.execute(
+            "SELECT ifnull(sum(parked), 0) FROM stages WHERE source = ?", [self._source]
+        ).fetchone()
+        return TextSummary(
+            stages={name: stages[name] for name in STAGES if name in stages},
+            seconds=self._stop.now() - self._began,
+            documents=read.stored,
+            chunks=read.rows,
+            vectors=embedded.stored,
+            parked=parked,
+            listed=self._listed,
+            vanished=self._vanished,
+            files=self._aggregating.written if self._aggregating is not None else 0,
+            progress=self._tell(backlog),
+        )
+
+    def _note(self, stage: str) -> Callable[[Progress], None]:
+        def note(progress: Progress) -> None:
+            self._progress[stage] = progress
+
+        return note

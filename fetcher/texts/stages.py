@@ -1,0 +1,227 @@
+"""What the stages do: documents are read into chunks, texts are embedded, categories are written out."""
+
+from __future__ import annotations
+
+import json
+import sqlite3
+import threading
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from functools import partial
+from pathlib import Path
+
+from fetcher.embedders import Embedder
+from fetcher.embedders.calls import through
+from fetcher.errors import FetcherError, RequestFailed
+from fetcher.export import write_category
+from fetcher.governor import Governor
+from fetcher.model import GONE, Detail, Gone, Key, Outcome
+from fetcher.stop import Stop
+from fetcher.stores.file import connect_readonly, explained
+from fetcher.stores.texts import other_model, texts_of
+from fetcher.texts.documents import document_at
+from fetcher.texts.embedding import Accepted, embed_batch
+from fetcher.texts.items import Items
+from fetcher.texts.pipeline import Backlog
+from fetcher.texts.reader import Reader
+from fetcher.texts.reading import ChunkRow, ReadingOptions
+
+Results = Mapping[Key, Detail | Gone | Exception]
+
+PROBE = "fetcher"
+"""The text that is embedded to see whether an embedder works."""
+
+
+class Reading:
+    """The stage `read`, of files: one document a call, then its further pieces."""
+
+    def __init__(self, reader: Reader, options: ReadingOptions, governor: Governor, backlog: Backlog) -> None:
+        self._reader = reader
+        self._options = options
+        self._governor = governor
+        self._backlog = backlog
+
+    def run(self, names: Sequence[Key]) -> Results:
+        """The first piece of each document."""
+        return {name: _or_error(self._begin, str(name)) for name in names}
+
+    def _begin(self, name: str) -> Detail | Gone:
+        document = document_at(name)
+        version = self._options.version(document)
+        return self._piece(self._reader.pieces(document.path, name), version, 0, 0, -1)
+
+    def _piece(self, pieces: Iterator[list[ChunkRow]], version: str, part: int, count: int, last: int) -> Detail:
+        """The next piece, behind `count` chunks up to the position `last`."""
+        self._backlog.wait()
+        flaw = None
+        rows: list[ChunkRow] | None = None
+        try:
+            rows = through(self._governor, lambda: next(pieces, None))
+        except RequestFailed as error:
+            if not count or not error.lasting:
+                raise
+            # What came is kept, and is not read again until the document changes.
+            flaw = str(error)
+        if rows is None:
+            return Detail({"documents": [(version, count, last)]}, part=part, flaw=flaw)
+        rest = partial(self._piece, pieces, version, part + 1, count + len(rows), rows[-1][1])
+        size = sum(len(row[2]) for row in rows)
+        return Detail({"chunks": rows, "after": [(last,)]}, part=part, rest=rest, size=size)
+
+
+class ReadingItems:
+    """The stage `read`, of a mirror's items: many a call."""
+
+    def __init__(self, items: Items, path: Path, governor: Governor, backlog: Backlog) -> None:
+        self._items = items
+        self._connection = _Connection(path)
+        self._governor = governor
+        self._backlog = backlog
+
+    def run(self, names: Sequence[Key]) -> Results:
+        """The chunks of each item."""
+        try:
+            self._backlog.wait()
+            return through(self._governor, lambda: self._read(names))
+        except FetcherError as error:
+            return dict.fromkeys(names, error)
+
+    def _read(self, names: Sequence[Key]) -> Results:
+        with self._connection.reading() as conn:
+            found: dict[Key, Key] = dict(
+                conn.execute(
+                    "SELECT name, item FROM documents WHERE name IN (SELECT value FROM json_each(?))",
+                    [json.dumps(names)],
+                ).fetchall()
+            )
+            read = self._items.read(conn, list(found.values()))
+        return {name: self._detail(*read[found[name]]) if found.get(name) in read else GONE for name in names}
+
+    def _detail(self, version: str, rows: list[ChunkRow]) -> Detail:
+        last = rows[-1][1] if rows else -1
+        return Detail(
+            {"chunks": rows, "documents": [(version, len(rows), last)]}, size=sum(len(row[2]) for row in rows)
+        )
+
+
+class Embedding:
+    """The stage `embed`: a batch of texts a call."""
+
+    def __init__(
+        self, embedder: Embedder, path: Path, recorded: tuple[str, int] | None, *, most: int, most_bytes: int
+    ) -> None:
+        self._embedder = embedder
+        self._connection = _Connection(path)
+        self._path = path
+        self._recorded = recorded
+        self._most, self._most_bytes = most, most_bytes
+        self._accepted = Accepted()
+        self._dimension = 0
+
+    def model(self) -> tuple[str, int]:
+        """The model's name and dimension, once `first` was called."""
+        return self._embedder.name, self._dimension
+
+    def first(self) -> None:
+        """See that the embedder works, and gives vectors as those that are stored.
+
+        Raises RequestFailed, ConfigurationError.
+        """
+        (vector,) = self._embedder.embed([PROBE])
+        self._dimension = len(vector) // 4
+        if self._recorded not in (None, self.model()):
+            assert self._recorded is not None
+            raise other_model(self._path, self._recorded, *self.model())
+
+    def life(self) -> None:
+        """See whether it answers again, past all that wait."""
+        going_first: Callable[[], Embedder] = getattr(self._embedder, "going_first", lambda: self._embedder)
+        going_first().embed([PROBE])
+
+    def run(self, hashes: Sequence[Key]) -> Results:
+        """The vectors of texts, by their hashes."""
+        try:
+            with self._connection.reading() as conn:
+                texts = texts_of(conn, [str(each) for each in hashes])
+            found = embed_batch(
+                self._embedder, texts, most=self._most, most_bytes=self._most_bytes, accepted=self._accepted
+            )
+        except FetcherError as error:
+            return dict.fromkeys(hashes, error)
+        return {key: self._result(str(key), found) for key in hashes}
+
+    def _result(self, key: str, found: Mapping[str, bytes | RequestFailed]) -> Detail | Gone | Exception:
+        vector = found.get(key)
+        if vector is None:
+            return GONE  # No chunk has this text any more.
+        if isinstance(vector, RequestFailed):
+            return vector
+        if len(vector) != 4 * self._dimension:
+            return RequestFailed(
+                Outcome.MALFORMED, f"a vector of {len(vector) // 4} dimensions, not {self._dimension}", lasting=True
+            )
+        return Detail({"vectors": [(key, vector)]}, size=len(vector))
+
+
+class Aggregating:
+    """The stage `aggregate`: a category's file a call, for at most a tenth of the time while texts still come."""
+
+    def __init__(
+        self, path: Path, out: Path, governor: Governor, stop: Stop, *, batch: int, more: Callable[[], bool]
+    ) -> None:
+        self._connection = _Connection(path)
+        self._out = out
+        self._governor = governor
+        self._stop = stop
+        self._batch = batch
+        self._more = more
+        self._rest_until = 0.0
+        self.written = 0
+
+    def run(self, keys: Sequence[Key]) -> Results:
+        """Write the file of each category."""
+        return {key: _or_error(self._write, str(key)) for key in keys}
+
+    def _write(self, key: str) -> Detail:
+        while self._more() and (wait := self._rest_until - self._stop.now()) > 0:
+            if self._stop.wait(min(wait, 0.5)):
+                break
+        domain, category = json.loads(key)
+        began = self._stop.now()
+        with self._connection.reading() as conn:
+            (state,) = conn.execute(
+                "SELECT changes FROM categories WHERE domain = ? AND category = ?", [domain, category]
+            ).fetchone()
+            done = through(
+                self._governor,
+                lambda: write_category(conn, self._out, domain, category, batch=self._batch),
+            )
+        self.written += done.changed
+        self._rest_until = self._stop.now() + 9 * (self._stop.now() - began)
+        return Detail({"categories": [(domain, category, state)]})
+
+
+class _Connection:
+    """A read-only connection for each thread that asks."""
+
+    def __init__(self, path: Path) -> None:
+        self._path = path
+        self._local = threading.local()
+
+    @contextmanager
+    def reading(self) -> Iterator[sqlite3.Connection]:
+        """The thread's connection. Raises StoreError."""
+        conn: sqlite3.Connection | None = getattr(self._local, "conn", None)
+        if conn is None:
+            conn = self._local.conn = connect_readonly(self._path)
+        with explained(self._path):
+            yield conn
+
+
+def _or_error(call: Callable[[str], Detail | Gone], key: str) -> Detail | Gone | Exception:
+    try:
+        return call(key)
+    except RequestFailed as error:
+        return GONE if error.outcome is Outcome.GONE else error
+    except FetcherError as error:
+        return error
