@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from datetime import datetime
 from pathlib import Path
 
@@ -30,6 +31,13 @@ def size(count: float) -> str:
 def counted(number: int, thing: str) -> str:
     """A number of things, as people write it."""
     return f"{number:,} {thing}{'' if number == 1 else 's'}"
+
+
+def stretch(position: Callable[[int], str], lo: int, hi: int) -> str:
+    """From one position to another, as a person is told; `position` says one in the source's own terms."""
+    first, last = position(lo), position(hi)
+    # A number that is alone is a stretch too; a word is not.
+    return first if first == last and not first[:1].isdigit() else f"{first} to {last}"
 
 
 def when(at: float) -> str:

@@ -149,13 +149,6 @@ def place(kind: type[Source]) -> Callable[[int], str]:
     return (lambda number: f"{_ID}{number}") if kind.tables[0].is_numbered else said
 
 
-def stretch(position: Callable[[int], str], lo: int, hi: int) -> str:
-    """From one position to another, as a person is told."""
-    first, last = position(lo), position(hi)
-    # A number that is alone is a stretch too; a word is not.
-    return first if first == last and not first[:1].isdigit() else f"{first} to {last}"
-
-
 def start_lines(start: Start, settings: Settings, order: str, position: Callable[[int], str]) -> list[str]:
     """The lines that a run begins with; `position` says where something is in the source's own terms."""
     lines = []

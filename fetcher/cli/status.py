@@ -10,11 +10,12 @@ from pathlib import Path
 
 import click
 
-from fetcher.cli.report import duration, size, stretch
+from fetcher.cli.report import duration, size
 from fetcher.mirror import kind_of
 from fetcher.settings import Settings, load
 from fetcher.sources import Source, of
 from fetcher.stores.overview import Overview, RunRow, overview
+from fetcher.words import stretch
 
 MOST_RANGES = 10
 

@@ -11,12 +11,13 @@ from pathlib import Path
 
 import click
 
-from fetcher.cli.report import counted, plain, stretch
+from fetcher.cli.report import counted, plain
 from fetcher.mirror import kind_of
 from fetcher.settings import Settings, load
 from fetcher.sources import of
 from fetcher.stores.verify import Verdict
 from fetcher.stores.verify import verify as check
+from fetcher.words import stretch
 
 MOST_SHOWN = 20
 

@@ -205,7 +205,7 @@ class _Visit:
         if self._kind is None:
             return  # Its source is not installed, which has been said.
         self._health = examine(path, self._kind.tables)
-        yield from database.examine_database(path, self._health)
+        yield from database.examine_database(path, self._health, of(self._kind, "position_text"))
         if self._health.overview is not None:
             yield database.examine_learned(self._health.learned)
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import os
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +13,7 @@ from fetcher.doctor.finding import Finding, bad, note, ok
 from fetcher.errors import StoreError
 from fetcher.stores.health import CHECK_SECONDS, Health
 from fetcher.stores.overview import Overview, RunRow
-from fetcher.words import counted, duration, shown, size, when
+from fetcher.words import counted, duration, shown, size, stretch, when
 
 WHAT = "database"
 
@@ -41,13 +41,13 @@ def unusable(path: Path, error: StoreError) -> Finding:
     return bad(WHAT, message, remedy)
 
 
-def examine_database(path: Path, health: Health) -> Iterator[Finding]:
-    """What is to be said of a database of ours."""
+def examine_database(path: Path, health: Health, position: Callable[[int], str]) -> Iterator[Finding]:
+    """What is to be said of a database of ours; `position` says where something is in its source's own terms."""
     yield from _schema(path, health)
     yield from _file(path, health)
     if health.overview is not None:
         yield from _runs(health.overview)
-        yield from _left(health, health.overview)
+        yield from _left(health, health.overview, position)
 
 
 def examine_learned(text: str | None) -> Finding:
@@ -149,7 +149,7 @@ def _runs(found: Overview) -> Iterator[Finding]:
         yield ok(WHAT, f"the last run, of {when(last.started_at)}, ended: {last.ended}")
 
 
-def _left(health: Health, found: Overview) -> Iterator[Finding]:
+def _left(health: Health, found: Overview, position: Callable[[int], str]) -> Iterator[Finding]:
     """What is still to do; a run that goes on is about it."""
     if found.parked:
         named = ", ".join(f"{count:,} {outcome}" for outcome, count in found.failed.items())
@@ -158,7 +158,7 @@ def _left(health: Health, found: Overview) -> Iterator[Finding]:
             f"{found.parked:,} failed for good" + (f" ({named})" if named else ""),
             "`fetcher failures` says why, `fetcher retry` tries again",
         )
-    holes = [f"scope {each.scope}: {each.lo:,} to {each.hi:,}" for each in health.uncovered]
+    holes = [f"scope {each.scope}: {stretch(position, each.lo, each.hi)}" for each in health.uncovered]
     if holes:
         named = "; ".join(holes[:MOST_RANGES]) + (" …" if len(holes) > MOST_RANGES else "")
         message = f"{counted(len(holes), 'range')} not listed: {named}"

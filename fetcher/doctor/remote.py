@@ -74,9 +74,10 @@ class Remote:
                 yield self._unreachable(error)
                 yield from examine_login(self.source, tried=False)
             return
-        newest = ""
+        newest, position = "", of(self.source, "position_text")
         if isinstance(self.universe, Interval):
-            newest = f", the newest item is {self.universe.hi:,}" if self.universe.size else ", which lists nothing"
+            found = f"the newest item is {position(self.universe.hi)}"
+            newest = f", {found if self.universe.size else 'which lists nothing'}"
         yield ok("network", f"{self.client.base_url} answers in {self.client.stop.now() - began:.2f} s{newest}")
         yield from self._clock()
         yield from self._login()
