@@ -6,11 +6,13 @@ import json
 import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from types import MappingProxyType
 from typing import Any
 from urllib.parse import urlencode
 
 from fetcher.simulator.profile import Share
 from fetcher.simulator.rest import shapes
+from fetcher.simulator.rest.allowance import Allowance
 from fetcher.simulator.rest.world import RestWorld, seconds_of
 from fetcher.simulator.service import Asked
 from fetcher.simulator.wire import JSON, Body, Refused, Request, parameters_of
@@ -29,12 +31,15 @@ STYLES: Mapping[str, str] = {
     "/newest, /items/ID": "the highest id, and each item by its own request",
     "/hacker-news": "like Hacker News: /maxitem.json, /item/ID.json",
     "/github": "like GitHub: /repos/OWNER/REPO/issues",
-    "/datasette": "like Datasette: /DATABASE/TABLE.json",
+    "/datasette": "like Datasette 1.0: /DATABASE/TABLE.json",
 }
 """Where each way of paging is found, below the address; `limit` and `order=oldest` hold for the first seven."""
 
 _HOST = re.compile(r"[\w.:\[\]-]{1,200}", re.ASCII)
 _MOST = 1000
+_MOST_ROWS = 100
+"""Rows on a page of the Datasette, so that small tables have several."""
+
 _ITEM = re.compile(r"/items/(\d{1,15})")
 _STORY = re.compile(r"/hacker-news/item/(\d{1,15})\.json")
 _ISSUES = re.compile(r"/github/repos/[\w.-]+/[\w.-]+/issues")
@@ -60,6 +65,7 @@ class RestApi:
     def __init__(self, world: RestWorld) -> None:
         self.world = world
         self.seed = world.seed
+        self._allowance = Allowance(*world.allowance) if world.allowance is not None else None
 
     def read(self, request: Request) -> Asked:
         """What a request is about. Raises Refused when it is about nothing."""
@@ -178,6 +184,7 @@ class RestApi:
     def _issues(self, url: str, asked: dict[str, str]) -> tuple[str, int, Callable[[int], Body]]:
         size, page = min(100, _number(asked, "per_page", 30)), max(1, _number(asked, "page", 1))
         ids = self._ids(asked, newest=asked.get("direction") != "asc")
+        limits = self._allowance.spend() if self._allowance is not None else {}
 
         def answer(shift: int) -> Body:
             cut = _cut(ids, max(0, (page - 1) * size - shift), size)
@@ -188,21 +195,27 @@ class RestApi:
             last = max(1, -(-len(ids) // size))
             links = [link(page - 1, "prev")] if page > 1 else []
             links += [link(page + 1, "next"), link(last, "last")] if page < last else []
-            return _json([shapes.issue(self.world, id) for id in cut.ids], ", ".join(links) or None)
+            return _json([shapes.issue(self.world, id) for id in cut.ids], ", ".join(links) or None, limits)
 
         return "list", (page - 1) * size, answer
 
     def _rows(self, url: str, asked: dict[str, str]) -> tuple[str, int, Callable[[int], Body]]:
         if asked.get("_shape") != "objects":
             raise Refused(400, _error("the simulator has _shape=objects only"), kind="list")
-        size, after = min(_MOST, _number(asked, "_size", 100)), _number(asked, "_next", 0)
+        after = _number(asked, "_next", 0)
+        size = _MOST_ROWS if asked.get("_size") == "max" else _number(asked, "_size", 50)
+        if size > _MOST_ROWS:
+            raise Refused(400, _error(f"_size must be at most {_MOST_ROWS}"), kind="list")
         ids = self.world.ids()
         begin = sum(1 for id in ids if id <= after)
 
         def answer(shift: int) -> Body:
             cut = _cut(ids, max(0, begin - shift), size)
             following = None if cut.end is None else f"{url}?{urlencode({**asked, '_next': str(cut.ids[-1])})}"
-            return _json(shapes.rows(self.world, cut.ids, following))
+            whole = shapes.rows(self.world, cut.ids, following)
+            if "next_url" not in asked.get("_extra", "").split(","):
+                del whole["next_url"]
+            return _json(whole)
 
         return "list", begin, answer
 
@@ -228,8 +241,9 @@ def _seconds(text: str) -> int:
         raise Refused(400, _error(f"{text[:40]} is no time"), kind="list") from None
 
 
-def _json(value: Any, link: str | None = None) -> Body:
-    return Body(json.dumps(value, separators=(",", ":")).encode(), JSON, headers={"Link": link} if link else {})
+def _json(value: Any, link: str | None = None, headers: Mapping[str, str] = MappingProxyType({})) -> Body:
+    named = {**headers, **({"Link": link} if link else {})}
+    return Body(json.dumps(value, separators=(",", ":")).encode(), JSON, headers=named)
 
 
 def _error(message: str) -> bytes:

@@ -21,15 +21,18 @@ _WORDS = ("ocean", "lantern", "harbour", "meadow", "copper", "violet", "winter",
 class RestWorld:
     """`items` items with whole numbers for ids, some numbers being left out; the same for the same seed.
 
-    With `token` nobody is answered who does not send it as `Authorization: Bearer`. Every method may be called from
-    any thread.
+    With `token` nobody is answered who does not send it as `Authorization: Bearer`. With `allowance`, which is requests
+    and seconds, what is like GitHub answers so many in so many. Every method may be called from any thread.
     """
 
-    def __init__(self, seed: int = 0, items: int = 300, token: str | None = None) -> None:
+    def __init__(
+        self, seed: int = 0, items: int = 300, token: str | None = None, allowance: tuple[int, float] | None = None
+    ) -> None:
         if items < 0:
             raise ValueError(f"items must not be negative: {items}")
         self.seed = seed
         self.token = token
+        self.allowance = allowance
         self._salt = mix(seed & (1 << 64) - 1)
         self._lock = threading.Lock()
         self._ids: list[int] = []
