@@ -21,8 +21,8 @@ from fetcher import ConfigurationError, Interrupted, LoginError, Stop, Summary, 
 from fetcher.simulator import Answer, Profile, RestWorld, Share, Simulator
 from fetcher.sources import find
 from fetcher.sources.rest import shipped
-from fetcher.sources.rest.description import parse
 from fetcher.sources.rest.paging import next_link, seconds
+from fetcher.sources.rest.parsing import parse
 from fetcher.sources.rest.tables import columns_of
 from tests.helpers import FAST, ROOT, column, dump, eventually, one, query, run_fetcher
 
@@ -231,6 +231,145 @@ def test_a_page_that_comes_twice_is_no_next_page(tmp_path: Path, db: Path, simul
         mirror(source, db, simulate(RestWorld(items=90)), max_retries=1, max_backoff_seconds=0.01)
 
 
+def edited(edit: Callable[[Any], object], page: int = 1, way: str = "list") -> Callable[..., Answer | None]:
+    """Changes the body of each list page from that one on, the items above being so many pages of 20."""
+
+    def fault(kind: str, key: int, attempt: int) -> Answer | None:
+        def changed(body: bytes) -> bytes:
+            data = json.loads(body)
+            edit(data)
+            return json.dumps(data).encode()
+
+        return Answer(edit=changed) if kind == way and key >= 20 * (page - 1) else None
+
+    return fault
+
+
+def test_pages_that_lead_in_a_circle_end_the_walk(tmp_path: Path, db: Path, simulate: Simulate) -> None:
+    world = RestWorld(seed=30, items=200)
+    tokens: list[str] = []
+
+    def back(body: dict[str, Any]) -> None:
+        # From the sixth page on it goes round three pages.
+        if body["next_token"]:
+            tokens.append(body["next_token"])
+        body["next_token"] = tokens[-4] if len(tokens) > 6 else body["next_token"]
+
+    source = described(tmp_path, "token")
+    simulator = simulate(world, faults=edited(back))
+    with pytest.raises(Exception, match=r"list\.token: the pages lead back to one that was there before"):
+        mirror(source, db, simulator, max_retries=0)
+    assert simulator.requests["list"] < 20
+    assert not verify(db).complete
+
+
+def test_a_slip_in_the_path_of_more_loses_no_item(tmp_path: Path, db: Path, simulate: Simulate) -> None:
+    world = RestWorld(seed=31, items=90)
+    source = described(tmp_path, "cursor")
+    Path(source).write_text(Path(source).read_text().replace("has_more", "has_mor"))
+    mirror(source, db, simulate(world))
+    assert_mirrored(db, world)
+
+
+@pytest.mark.parametrize(("size", "said"), [(20, True), (100, False)])
+def test_a_full_page_that_names_no_next_one_is_said(
+    size: int, said: bool, tmp_path: Path, db: Path, simulate: Simulate, caplog: pytest.LogCaptureFixture
+) -> None:
+    source = described(tmp_path, "token")
+    text = Path(source).read_text().replace('"next_token"', '"next_tokn"').replace("size = 20", f"size = {size}")
+    Path(source).write_text(text)
+    mirror(source, db, simulate(RestWorld(seed=32, items=60)))
+    assert ("list.next: the first page names no next one" in caplog.text) is said
+
+
+@pytest.mark.parametrize(("key", "words"), [("uid", "no such field"), ("rating", "it is real"), ("title", "several")])
+def test_a_field_that_names_no_item_is_no_key(
+    key: str, words: str, tmp_path: Path, db: Path, simulate: Simulate
+) -> None:
+    source = described(tmp_path, "page", f'key = "{key}"')
+    with pytest.raises(Exception, match=rf"list\.key: {key} names no item: .*{words}"):
+        mirror(source, db, simulate(RestWorld(items=90)), max_outage_seconds=0.1)
+
+
+@pytest.mark.parametrize("way", ["cursor", "older", "page", "token"])
+def test_an_item_without_a_key_leaves_the_others_and_proves_nothing(
+    way: str, tmp_path: Path, db: Path, simulate: Simulate
+) -> None:
+    world = RestWorld(seed=33, items=90)
+    ids = [*reversed(world.ids())]
+    hurt = ids[30]
+
+    def unnamed(body: Any) -> None:
+        for item in body if type(body) is list else body.get("items") or body.get("results") or ():
+            if item["id"] == hurt:
+                del item["id"]
+
+    source = described(tmp_path, way)
+    summary = mirror(source, db, simulate(world, faults=edited(unnamed)))
+    assert summary.exit_code == 3
+    assert column(db, "SELECT id FROM items ORDER BY id DESC") == [id for id in ids if id != hurt]
+    stage, message = query(db, "SELECT stage, message FROM failures")[0]
+    assert stage == "list"
+    assert "list.key: an item cannot be told from others" in message
+    assert not verify(db).complete
+    mirror(source, db, simulate(world))
+    assert_mirrored(db, world)
+    assert query(db, "SELECT * FROM failures") == []
+
+
+@pytest.mark.parametrize("way", ["older", "page", "token"])
+def test_an_unusable_item_is_a_failure_and_the_others_of_its_page_are_kept(
+    way: str, tmp_path: Path, db: Path, simulate: Simulate
+) -> None:
+    world = RestWorld(seed=34, items=90)
+    ids = [*reversed(world.ids())]
+    hurt = ids[30]
+
+    def spoil(body: Any) -> None:
+        for item in body if type(body) is list else body.get("items") or body.get("results") or ():
+            if item["id"] == hurt:
+                item["created_at"], item["lines"] = "soon", "none"
+
+    source = described(tmp_path, way, '[tables.lines]\nfrom = "lines"\nkey = "id"')
+    assert mirror(source, db, simulate(world, faults=edited(spoil))).exit_code == 3
+    assert column(db, "SELECT id FROM items ORDER BY id DESC") == [id for id in ids if id != hurt]
+    assert query(db, "SELECT stage, key, outcome FROM failures") == [("item", hurt, "malformed")]
+    assert not verify(db).complete
+    mirror(source, db, simulate(world), full_update=True)
+    assert_mirrored(db, world)
+
+
+def test_an_item_may_lie_within_what_is_listed(tmp_path: Path, db: Path, simulate: Simulate) -> None:
+    world = RestWorld(seed=35, items=90)
+
+    def wrap(body: dict[str, Any]) -> None:
+        body["results"] = [{"cursor": "x", "node": item} for item in body["results"]]
+
+    mirror(described(tmp_path, "token", 'item = "node"'), db, simulate(world, faults=edited(wrap)))
+    assert_mirrored(db, world)
+
+
+def test_a_next_page_on_another_host_is_not_asked_for(tmp_path: Path, db: Path, simulate: Simulate) -> None:
+    def away(body: dict[str, Any]) -> None:
+        body["next"] = "https://elsewhere.example/next"
+
+    with pytest.raises(Exception, match=r"a link leads to another host: elsewhere\.example"):
+        mirror(described(tmp_path, "next"), db, simulate(RestWorld(items=90), faults=edited(away)), max_retries=0)
+
+
+def test_an_empty_page_before_the_end_is_walked_over(tmp_path: Path, db: Path, simulate: Simulate) -> None:
+    world = RestWorld(seed=36, items=90)
+    empty = [False]
+
+    def hollow(body: dict[str, Any]) -> None:
+        if body["next_token"] and not empty[0]:
+            empty[0], body["results"] = True, []
+
+    mirror(described(tmp_path, "token", '[columns]\nid = "integer"'), db, simulate(world, faults=edited(hollow, 2)))
+    assert empty[0]
+    assert one(db, "SELECT count(*) FROM items") == 70
+
+
 def test_what_comes_instead_of_an_item_is_a_failure_of_its_own(tmp_path: Path, db: Path, simulate: Simulate) -> None:
     world = RestWorld(seed=11, items=40)
     bad = world.ids()[7]
@@ -316,6 +455,13 @@ def test_a_database_can_be_read_and_gone_on_with_without_the_file(tmp_path: Path
     assert_mirrored(db, world)
 
 
+def test_doctor_says_where_a_hole_is_as_the_source_says_it(tmp_path: Path, db: Path, simulate: Simulate) -> None:
+    mirror(described(tmp_path, "page"), db, simulate(RestWorld(seed=15, items=30)))
+    with closing(sqlite3.connect(db)) as conn, conn:
+        conn.execute("DELETE FROM coverage")
+    assert "1 range not listed: scope all: all\n" in run_fetcher("doctor", str(db), "--offline").stdout
+
+
 # --- secrets, variables, hints ----------------------------------------------------------------------
 
 AUTH = '[auth]\nenv = "SHOP_TOKEN"\nprefix = "Bearer "'
@@ -361,7 +507,7 @@ BAD = [
     (GOOD.replace("/orders", "/{who}"), "list.url: {who} is not one of the variables"),
     (GOOD + "[list.since]\nformat = 'iso'", "list.since.parameter: is needed"),
     (GOOD + "size_parameter = 'n'", "list.size: is needed"),
-    (GOOD + "[auth]\nenv = 'lower'", "auth.env: string should match"),
+    (GOOD + "[auth]\nenv = 'lower'", "auth.env: is the name of an environment variable"),
     (GOOD + "[auth]\n", "auth.env: is needed"),
     (GOOD + "[headers]\nAuthorization = 'Bearer x'", "headers.Authorization: comes from the environment"),
     (GOOD + "params = {api_key = 'x'}", "list.params.api_key: no secret goes into an address"),
@@ -381,6 +527,11 @@ BAD = [
     ("name = 'No Name'\n" + GOOD, "name: string should match"),
     ("[list]\npages = 'ids'\nnewest = '/n'", 'detail: is needed where list.pages = "ids"'),
     ("base_url = ''", "list: is needed"),
+    (GOOD + "itms = 'x'", "list.itms: there is no such key, is it items?"),
+    (GOOD.replace("https://", ""), "base_url: has to begin with http:// or https://"),
+    (GOOD.replace("https://", "https://me:pw@"), "base_url: no login goes into an address"),
+    (GOOD.replace("/orders", "/orders?api_key=x"), "list.url.api_key: no secret goes into an address"),
+    (GOOD + "[variables]\nshop_token = ''", "variables.shop_token: the database remembers variables"),
 ]
 
 
@@ -394,6 +545,12 @@ def test_what_is_wrong_with_a_description_is_a_line_that_names_the_key(text: str
     assert message.startswith(f"{path}: ")
     assert words in message
     assert "\n" not in message
+
+
+def test_a_secret_in_place_of_its_variable_is_not_shown() -> None:
+    with pytest.raises(ConfigurationError) as caught:
+        parse(GOOD + "[auth]\nenv = 'ghp-s3cret'", "shop.toml", "shop")
+    assert "s3cret" not in str(caught.value)
 
 
 def test_a_bad_description_is_one_line_and_writes_nothing(tmp_path: Path) -> None:
@@ -473,6 +630,26 @@ def test_github_says_that_nothing_remains_by_403(db: Path, simulate: Simulate) -
     summary = mirror("github-issues", db, simulator, "/github", **repo)
     assert summary.counts.limited == 1
     assert summary.seconds > 1
+    assert column(db, "SELECT number FROM items ORDER BY 1") == list(world.ids())
+
+
+def test_github_has_an_allowance_and_says_when_it_is_new(db: Path, simulate: Simulate) -> None:
+    world = RestWorld(seed=19, items=950, allowance=(6, 1))
+    repo = {"github_owner": "python", "github_repo": "cpython"}
+    summary = mirror("github-issues", db, simulate(world), "/github", **repo, request_delay=0)
+    assert summary.counts.limited >= 1
+    assert column(db, "SELECT number FROM items ORDER BY 1") == list(world.ids())
+    assert verify(db).complete
+
+
+def test_a_secondary_limit_of_github_may_say_nothing_but_that_it_is_one(db: Path, simulate: Simulate) -> None:
+    body = b'{"message":"You have exceeded a secondary rate limit. Please wait a few minutes before you try again."}'
+    world = RestWorld(seed=19, items=150)
+    simulator = simulate(
+        world, faults=lambda kind, key, attempt: Answer(403, body=body) if (key, attempt) == (100, 1) else None
+    )
+    repo = {"github_owner": "python", "github_repo": "cpython"}
+    assert mirror("github-issues", db, simulator, "/github", **repo, max_backoff_seconds=0.1).counts.limited == 1
     assert column(db, "SELECT number FROM items ORDER BY 1") == list(world.ids())
 
 

@@ -12,7 +12,8 @@ from pydantic_settings import NoDecode
 from fetcher.errors import ConfigurationError
 from fetcher.settings import Settings, SourceOptions
 from fetcher.sources.flaws import flaw_of
-from fetcher.sources.rest.description import Description, parse
+from fetcher.sources.rest.description import Description
+from fetcher.sources.rest.parsing import parse
 from fetcher.sources.rest.source import Rest
 from fetcher.sources.rest.tables import is_numbered, tables_of
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
@@ -11,7 +12,7 @@ from fetcher.client import MOST_EVIDENCE, Answer
 from fetcher.errors import RequestFailed
 from fetcher.model import Detail, Failure, Key, Outcome, Row, Table
 from fetcher.rows import RowBuilder, Unusable, integer, storable_text
-from fetcher.sources.rest.description import Description, Limit, Signs, at
+from fetcher.sources.rest.description import Constant, Description, Limit, Signs, at
 from fetcher.sources.rest.paging import seconds
 from fetcher.sources.rest.tables import TIME, elements
 
@@ -21,13 +22,19 @@ _SINCE_1970 = 1_000_000_000
 
 @dataclass(slots=True)
 class Listed:
-    """The items of a page: their objects, their rows, what could not be used, and their children by key."""
+    """The items of a page: their objects, their rows, what could not be used, and their children by key.
+
+    `flaw` says what is wrong where some have no key, so that nobody can say what they are; `shared` is a key that
+    several items have.
+    """
 
     objects: list[Any]
     rows: dict[Key, Row] = field(default_factory=dict)
     failures: dict[Key, Failure] = field(default_factory=dict)
     details: dict[Key, Detail] = field(default_factory=dict)
     notes: list[str] = field(default_factory=list)
+    flaw: str = ""
+    shared: Key | None = None
 
     @property
     def keys(self) -> list[Key]:
@@ -44,6 +51,7 @@ class Reader:
         self._key = tables[0].columns[0]
         self._children = {table.name: RowBuilder(table) for table in tables[1:]}
         self._timed = description.list.cursor if description.list.time is not None else None
+        self._time = [column.name for column in tables[0].columns].index(TIME) if self._timed is not None else 0
         self._taken = {each.from_ for each in description.tables.values()}
 
     def objects(self, answer: Answer) -> list[Any]:
@@ -54,10 +62,11 @@ class Reader:
             raise answer.malformed(
                 f"list.items: no list at {path!r}" if path != "." else "list.items: the body is no list"
             )
-        return found
+        inner = self._description.list.item
+        return found if inner == "." else [at(each, inner) for each in found]
 
     def listed(self, answer: Answer) -> Listed:
-        """The items of a page. Raises RequestFailed (malformed) where one has no key."""
+        """The items of a page. Raises RequestFailed (malformed) where there is no list."""
         page = Listed(self.objects(answer))
         brings = self._description.detail is None and self._children
         for each in page.objects:
@@ -68,14 +77,33 @@ class Reader:
             except RequestFailed as error:
                 key = self._key_of(each)
                 if key is None:
-                    raise answer.malformed(str(error)) from None
+                    page.flaw = f"list.key: an item cannot be told from others: {error}"
+                    continue
                 body = answer.body[:MOST_EVIDENCE]
                 page.failures[key] = Failure("item", key, Outcome.MALFORMED, str(error), answer.status, body)
                 page.rows.pop(key, None)
             else:
+                if page.rows.setdefault(row[0], row) != row:
+                    page.shared = row[0]
+                    page.notes.append(f"list.key: items of one page have the same {self._key.name}: the last is kept")
                 page.rows[row[0]] = row
                 page.failures.pop(row[0], None)
         return page
+
+    def first(self, answer: Answer) -> Listed:
+        """The items of the first page. Raises RequestFailed (malformed) where these show that `key` names no item."""
+        page = self.listed(answer)
+        if page.objects and not page.keys:
+            raise answer.malformed(page.flaw)
+        if page.shared is not None:
+            raise answer.malformed(
+                f"list.key: {self._key.name} names no item: several of a page have {page.shared!r:.60}"
+            )
+        return page
+
+    def time(self, row: Row) -> int:
+        """The time by which an item is listed (Unix seconds)."""
+        return int(row[self._time])
 
     def named(self, keys: Sequence[int]) -> tuple[Row, ...]:
         """Rows of items of which the key alone is known."""
@@ -145,13 +173,17 @@ def _hold(signs: Signs, status: int, headers: Mapping[str, str], data: Any) -> b
         return False
     for name, value in signs.header.items():
         found = headers.get(name)
-        if found is None or value not in ("*", found.strip()):
+        if found is None or not _like(found.strip(), value):
             return False
+    return all(_like(at(data, path), value) for path, value in signs.body.items())
+
+
+def _like(found: Any, value: Constant) -> bool:
+    if isinstance(value, str) and "*" in value:
+        pattern = ".*".join(map(re.escape, value.split("*")))
+        return isinstance(found, str) and re.fullmatch(pattern, found, re.DOTALL) is not None
     # True is 1 to Python, and to no API.
-    return all(
-        (found := at(data, path)) == value and isinstance(found, bool) is isinstance(value, bool)
-        for path, value in signs.body.items()
-    )
+    return bool(found == value) and isinstance(found, bool) is isinstance(value, bool)
 
 
 def _seconds(limit: Limit, headers: Mapping[str, str]) -> float | None:

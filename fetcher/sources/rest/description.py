@@ -3,13 +3,11 @@
 from __future__ import annotations
 
 import re
-import tomllib
 from collections.abc import Iterator, Mapping
 from typing import Annotated, Any, Literal, Self
+from urllib.parse import parse_qsl, urlsplit
 
-from pydantic import BaseModel, ConfigDict, Field, StringConstraints, ValidationError, field_validator, model_validator
-
-from fetcher.errors import ConfigurationError
+from pydantic import BaseModel, ConfigDict, Field, StringConstraints, field_validator, model_validator
 
 Type = Literal["integer", "real", "text", "boolean", "json"]
 Pages = Literal["ids", "cursor", "page", "offset", "token", "next", "link", "one"]
@@ -75,8 +73,8 @@ class Signs(_Keys):
     """How to tell an answer: all that is named here has to hold."""
 
     status: tuple[int, ...] = Field((), description="its status is one of these")
-    header: dict[str, str] = Field({}, description='these headers have these values; "*" is any value')
-    body: dict[str, Constant] = Field({}, description="at these paths of its JSON there are these values")
+    header: dict[str, str] = Field({}, description="these headers have these values; `*` in one stands for anything")
+    body: dict[str, Constant] = Field({}, description="at these paths of its JSON there are these values; `*` as above")
     null: bool = Field(False, description="its JSON is `null`")
 
     @model_validator(mode="after")
@@ -109,6 +107,7 @@ class Listing(_Keys):
     url: str | None = Field(None, description="where the list is, below `base_url`")
     params: dict[str, Constant] = Field({}, description="parameters of every request for it")
     items: str = Field(".", description='the path of the items in the body; "." is the body itself')
+    item: str = Field(".", description='the path of the item in each of them, as `node`; "." is each itself')
     key: str = Field("id", description="the field that names an item")
     parameter: str | None = Field(None, description="the parameter that takes the cursor, the number or the token")
     next: str | None = Field(None, description="the path of the token or of the next page's address in the body")
@@ -206,6 +205,10 @@ class Description(_Keys):
 
     @model_validator(mode="after")
     def _fits(self) -> Self:
+        if self.base_url and not self.base_url.startswith(("http://", "https://")):
+            raise ValueError("base_url: has to begin with http:// or https://")
+        if "@" in urlsplit(self.base_url).netloc:
+            raise ValueError("base_url: no login goes into an address; [auth] is a header")
         if self.list.pages == "ids" and self.detail is None:
             raise ValueError('detail: is needed where list.pages = "ids"')
         for name in self.variables:
@@ -227,10 +230,15 @@ class Description(_Keys):
                 raise ValueError(
                     f'headers.{name}: comes from the environment: {{env = "…"}}, a description is no secret'
                 )
-        for where, params in (("list", self.list.params), ("detail", self.detail.params if self.detail else {})):
-            for name in params:
-                if _SECRET.fullmatch(name):
-                    raise ValueError(f"{where}.params.{name}: no secret goes into an address; [auth] is a header")
+        for name in self.variables:
+            if _SECRET.fullmatch(name):
+                raise ValueError(f"variables.{name}: the database remembers variables: a secret is a header, as [auth]")
+        for where, asked in (("list", self.list), ("detail", self.detail)):
+            own = [name for name, _ in parse_qsl(urlsplit(asked.url or "").query)] if asked is not None else []
+            for key, names in (("params", asked.params if asked is not None else {}), ("url", own)):
+                for name in names:
+                    if _SECRET.fullmatch(name):
+                        raise ValueError(f"{where}.{key}.{name}: no secret goes into an address; [auth] is a header")
         for key in ("auth.env", *(f"headers.{name}" for name in self.headers)):
             secret = self.auth if key == "auth.env" else self.headers[key.removeprefix("headers.")]
             if isinstance(secret, Secret) and secret.env.lower() in self.variables:
@@ -268,29 +276,6 @@ class Description(_Keys):
         return found if self.auth is None else {**found, self.auth.header: self.auth}
 
 
-def parse(text: str, where: str, name: str) -> Description:
-    """A description from TOML; `where` names it to people, `name` is its own if it has none.
-
-    Raises ConfigurationError naming the key that is wrong.
-    """
-    try:
-        data = tomllib.loads(text)
-    except tomllib.TOMLDecodeError as error:
-        raise ConfigurationError(f"{where}: no valid TOML: {' '.join(str(error).split())}") from None
-    try:
-        found = Description.model_validate(data)
-    except ValidationError as error:
-        raise ConfigurationError(
-            "; ".join(f"{where}: {_explained(data, dict(each))}" for each in error.errors())
-        ) from None
-    if found.name:
-        return found
-    own = re.sub(r"[^a-z0-9_-]+", "-", name.lower()).strip("-_")
-    if not own:
-        raise ConfigurationError(f"{where}: name: is needed, for the file's is none")
-    return found.model_copy(update={"name": own})
-
-
 def filled(text: str, values: Mapping[str, str]) -> str:
     """A text with values in place of `{name}`."""
     return _PLACE.sub(lambda found: values.get(found[1], found[0]), text)
@@ -305,26 +290,8 @@ def at(data: Any, path: str) -> Any:
     return data
 
 
-def _explained(data: Any, error: dict[str, Any]) -> str:
-    """One thing that is wrong, in a line that begins with its key."""
-    names: list[str] = []
-    for part in error["loc"]:
-        if isinstance(part, int):
-            if not isinstance(data, list):
-                continue  # One where there may be several.
-            data = data[part] if part < len(data) else None
-            names.append(str(part))
-        elif isinstance(data, dict) and (part in data or error["type"] == "missing"):
-            data = data.get(part)
-            names.append(part)
-    message = str(error["msg"]).removeprefix("Value error, ")
-    if error["type"] == "value_error":
-        return ".".join([*names, message])
-    if error["type"] == "extra_forbidden":
-        message = "there is no such key"
-    elif error["type"] == "missing":
-        message = "is needed"
-    else:
-        shown = "" if isinstance(error["input"], dict) else f", not {error['input']!r:.60}"
-        message = f"{message[:1].lower()}{message[1:]}{shown}"
-    return f"{'.'.join(names)}: {message}"
+def has(data: Any, path: str) -> bool:
+    """Whether there is anything at a path, be it null."""
+    above, _, name = path.rpartition(".")
+    found = at(data, above or ".")
+    return isinstance(found, dict) and name in found

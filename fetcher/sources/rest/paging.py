@@ -11,10 +11,13 @@ from typing import Any, Literal
 from urllib.parse import parse_qsl, quote, urlencode, urljoin, urlsplit
 
 from fetcher.client import Answer
-from fetcher.sources.rest.description import Constant, Description, Listing, at, filled
+from fetcher.sources.rest.description import Constant, Description, Listing, at, filled, has
 
 _LINK = re.compile(r"<([^>]*)>((?:\s*;\s*[\w*!#$&+.^`|~-]+\s*(?:=\s*(?:\"(?:[^\"\\]|\\.)*\"|[^\s;,\"]+))?)*)\s*(?:,|$)")
 _REL = re.compile(r";\s*rel\s*=\s*(?:\"([^\"]*)\"|([^\s;,\"]+))", re.IGNORECASE)
+
+_KEPT = ("began", "by", "pages", "since", "flaw")
+"""What a later run needs to know of a walk."""
 
 By = int | str
 """What the next page is asked with: a number, a token, a cursor, or an address."""
@@ -25,31 +28,44 @@ class At:
     """Where a walk is: what its next page is asked with (None: nothing, it is the first), how many pages there were.
 
     `began` is when it began (Unix seconds), `since` when what it lists has changed at the earliest, None for all.
-    `last` is the digest of the page before; `resumed` says that an earlier run began it, and it has not gone on yet.
+    `flaw` is why it will prove nothing at its end. A run's own are `last`, the digest of the page before, `mark`, what
+    an earlier page was asked with, and `resumed`: an earlier run began it, and it has not gone on yet.
     """
 
     began: float
     by: By | None = None
     pages: int = 0
     since: int | None = None
+    flaw: str = ""
     last: int = 0
+    mark: By | None = None
     resumed: bool = False
 
     @property
     def token(self) -> str:
         """All that a later run needs to go on from here."""
-        return json.dumps({"began": self.began, "by": self.by, "pages": self.pages, "since": self.since})
+        return json.dumps({name: getattr(self, name) for name in _KEPT})
+
+    def after(self, by: By, *, last: int, flaw: str) -> At:
+        """Where it is behind a page that leads to `by`.
+
+        What a page is asked with is marked at every power of two: pages that lead in a circle come to the mark.
+        """
+        pages = self.pages + 1
+        mark = self.by if pages & (pages - 1) == 0 else self.mark
+        return replace(self, by=by, pages=pages, flaw=flaw, last=last, mark=mark, resumed=False)
 
     @classmethod
     def of(cls, token: str) -> At | None:
         """Where a token of an earlier run goes on, None when it makes no sense."""
         try:
             data = json.loads(token)
-            began, by, pages, since = (data[name] for name in ("began", "by", "pages", "since"))
+            began, by, pages, since, flaw = (data[name] for name in _KEPT)
         except (ValueError, TypeError, KeyError):
             return None
         usable = isinstance(began, int | float) and isinstance(by, int | str) and isinstance(pages, int)
-        return cls(began, by, pages, since, resumed=True) if usable and isinstance(since, int | None) else None
+        usable = usable and isinstance(since, int | None) and isinstance(flaw, str)
+        return cls(began, by, pages, since, flaw, resumed=True) if usable else None
 
 
 def address(base_url: str, url: str, params: Mapping[str, object], values: Mapping[str, str]) -> str:
@@ -112,16 +128,26 @@ def following(listing: Listing, where: At, url: str, answer: Answer, objects: Se
 def at_end(listing: Listing, answer: Answer, objects: Sequence[Any]) -> bool:
     """Whether there is nothing behind a page: the body says so, or it has no items.
 
-    A page that has fewer than were asked for says nothing: many APIs give fewer than they are asked for.
+    A page that has fewer than were asked for says nothing: many APIs give fewer than they are asked for. Nor does one
+    without `more`: else a slip in its path would end every list with its first page.
     """
-    if listing.more is None:
+    more = at(answer.data, listing.more) if listing.more is not None else None
+    if more is None:
         return not objects
-    more = at(answer.data, listing.more)
-    if more not in (None, True, False, 0, 1):
+    if more not in (True, False, 0, 1):
         raise answer.malformed(f"list.more: neither true nor false: {more!r:.60}")
     if more and not objects:
         raise answer.malformed("a page without items, though more are said to follow")
     return not more
+
+
+def is_doubtful(listing: Listing, answer: Answer, objects: Sequence[Any]) -> bool:
+    """Whether the first page may not be the whole list though it names no next one: it may do so elsewhere."""
+    if not objects or listing.pages not in ("token", "next", "link"):
+        return False
+    if listing.size is not None:
+        return len(objects) >= listing.size
+    return listing.next is not None and not has(answer.data, listing.next)
 
 
 def again(listing: Listing, where: At) -> At:

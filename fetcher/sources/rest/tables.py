@@ -90,9 +90,7 @@ def settled(description: Description, listed: Sequence[Any], detailed: Sequence[
         columns = columns_of(items, description.list.key, taken)
         key = columns.get(description.list.key)
         if key not in ("integer", "text"):
-            raise ValueError(
-                f"list.key: {description.list.key} names no item: {'it is missing' if key is None else key}"
-            )
+            raise ValueError(f"list.key: {description.list.key} names no item: {_flaw_of(key)}")
         changes["columns"] = columns
         if detail is not None and own and not detail.columns and description.list.pages != "ids":
             more = {name: kind for name, kind in columns_of(own, None, taken).items() if name not in columns}
@@ -106,6 +104,12 @@ def settled(description: Description, listed: Sequence[Any], detailed: Sequence[
                 update={"columns": columns_of(objects, child.key, (PARENT, NUMBER)) or {"value": "json"}}
             )
     return description.model_copy(update={**changes, "tables": tables})
+
+
+def _flaw_of(key: Type | None) -> str:
+    if key is None:
+        return "the items of the first page have no such field"
+    return f"it is {key}, and a key is one whole number or text, the same kind in all items"
 
 
 def elements(body: Any, child: Child) -> list[dict[str, Any]]:

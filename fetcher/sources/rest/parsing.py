@@ -1,0 +1,74 @@
+"""A description from TOML, and what is wrong with one in lines that name the key."""
+
+from __future__ import annotations
+
+import re
+import tomllib
+from difflib import get_close_matches
+from typing import Any
+
+from pydantic import ValidationError
+
+from fetcher.errors import ConfigurationError
+from fetcher.sources.rest.description import Auth, Child, Description, Limit, Listing, One, Since
+
+_KEYS = sorted(
+    {
+        field.alias or name
+        for model in (Description, Listing, Since, One, Child, Limit, Auth)
+        for name, field in model.model_fields.items()
+    }
+)
+"""Every key that there is, for those that are misspelt."""
+
+
+def parse(text: str, where: str, name: str) -> Description:
+    """A description from TOML; `where` names it to people, `name` is its own if it has none.
+
+    Raises ConfigurationError naming the key that is wrong.
+    """
+    try:
+        data = tomllib.loads(text)
+    except tomllib.TOMLDecodeError as error:
+        raise ConfigurationError(f"{where}: no valid TOML: {' '.join(str(error).split())}") from None
+    try:
+        found = Description.model_validate(data)
+    except ValidationError as error:
+        raise ConfigurationError(
+            "; ".join(f"{where}: {_explained(data, dict(each))}" for each in error.errors())
+        ) from None
+    if found.name:
+        return found
+    own = re.sub(r"[^a-z0-9_-]+", "-", name.lower()).strip("-_")
+    if not own:
+        raise ConfigurationError(f"{where}: name: is needed, for the file's is none")
+    return found.model_copy(update={"name": own})
+
+
+def _explained(data: Any, error: dict[str, Any]) -> str:
+    """One thing that is wrong, in a line that begins with its key."""
+    names: list[str] = []
+    for part in error["loc"]:
+        if isinstance(part, int):
+            if not isinstance(data, list):
+                continue  # One where there may be several.
+            data = data[part] if part < len(data) else None
+            names.append(str(part))
+        elif isinstance(data, dict) and (part in data or error["type"] == "missing"):
+            data = data.get(part)
+            names.append(part)
+    message = str(error["msg"]).removeprefix("Value error, ")
+    if error["type"] == "value_error":
+        return ".".join([*names, message])
+    if error["type"] == "extra_forbidden":
+        near = get_close_matches(names[-1], _KEYS, 1) if names else []
+        message = "there is no such key" + (f", is it {near[0]}?" if near else "")
+    elif error["type"] == "missing":
+        message = "is needed"
+    elif names[-1:] == ["env"]:
+        # What stands there may be the secret itself.
+        message = "is the name of an environment variable, such as API_TOKEN"
+    else:
+        shown = "" if isinstance(error["input"], dict) else f", not {error['input']!r:.60}"
+        message = f"{message[:1].lower()}{message[1:]}{shown}"
+    return f"{'.'.join(names)}: {message}"
