@@ -30,6 +30,7 @@ WAYS = {
     "cursor": 'url = "/cursor"\nitems = "items"\nparameter = "before"\nmore = "has_more"',
     "older": 'url = "/older"\nitems = "items"\nparameter = "older"\ncursor = "created_at"\ntime = "iso"',
     "page": 'url = "/page"\nparameter = "page"',
+    "numbered": 'url = "/numbered"\nparameter = "page"\nitems = "data"\nlast = "meta.last"',
     "offset": 'url = "/offset"\nparameter = "offset"\nitems = "data.items"',
     "token": 'url = "/token"\nparameter = "page_token"\nitems = "results"\nnext = "next_token"',
     "next": 'url = "/next"\nitems = "items"\nnext = "next"',
@@ -45,7 +46,7 @@ def described(tmp_path: Path, way: str, more: str = "", *, name: str = "shop", h
     """The path of a description of the simulated API; `more` comes behind [list]."""
     size = "" if way == "ids" else 'size = 20\nsize_parameter = "limit"\n'
     detail = '[detail]\nurl = "/items/{key}"\nitem = "."\n' if way == "ids" else ""
-    pages = "cursor" if way == "older" else way
+    pages = {"older": "cursor", "numbered": "page"}.get(way, way)
     text = f'name = "{name}"\n{head}\n[list]\npages = "{pages}"\n{WAYS[way]}\n{size}{more}\n{detail}'
     path = tmp_path / f"{name}.toml"
     path.write_text(text, encoding="utf-8")
@@ -337,6 +338,16 @@ def test_an_unusable_item_is_a_failure_and_the_others_of_its_page_are_kept(
     assert not verify(db).complete
     mirror(source, db, simulate(world), full_update=True)
     assert_mirrored(db, world)
+
+
+def test_a_page_that_is_not_there_is_no_end_unless_the_page_before_says_so(
+    tmp_path: Path, db: Path, simulate: Simulate
+) -> None:
+    source = described(tmp_path, "numbered")
+    Path(source).write_text(Path(source).read_text().replace('last = "meta.last"', ""))
+    with pytest.raises(Exception, match=r"answered 404: .*: .* list\.last has to tell"):
+        mirror(source, db, simulate(RestWorld(items=90)), max_retries=0)
+    assert not verify(db).complete
 
 
 def test_an_item_may_lie_within_what_is_listed(tmp_path: Path, db: Path, simulate: Simulate) -> None:

@@ -24,6 +24,7 @@ STYLES: Mapping[str, str] = {
     "/cursor": "`before` takes the last id of a page; `has_more` ends it",
     "/older": "`older` takes the time of the last item of a page",
     "/page": "`page` takes a number from 1; the body is the list",
+    "/numbered": "likewise; the list is at `data`, `meta.last` has the last page's number, and 404 is behind it",
     "/offset": "`offset` takes how many are skipped; the list is at `data.items`",
     "/token": "`page_token` takes the `next_token` of the page before",
     "/next": "`next` is the address of the next page",
@@ -33,7 +34,7 @@ STYLES: Mapping[str, str] = {
     "/github": "like GitHub: /repos/OWNER/REPO/issues",
     "/datasette": "like Datasette 1.0: /DATABASE/TABLE.json",
 }
-"""Where each way of paging is found, below the address; `limit` and `order=oldest` hold for the first seven."""
+"""Where each way of paging is found, below the address; `limit` and `order=oldest` hold for the first eight."""
 
 _HOST = re.compile(r"[\w.:\[\]-]{1,200}", re.ASCII)
 _MOST = 1000
@@ -101,7 +102,7 @@ class RestApi:
             return "info", int(found[1]), lambda _: self._item(int(found[1]))
         if found := _STORY.fullmatch(path):
             return "info", int(found[1]), lambda _: _json(shapes.story(self.world, int(found[1])))
-        if path in ("/cursor", "/older", "/page", "/offset", "/token", "/next", "/link"):
+        if path in ("/cursor", "/older", "/page", "/numbered", "/offset", "/token", "/next", "/link"):
             return self._listed(path, base + path, asked)
         if _ISSUES.fullmatch(path):
             return self._issues(base + path, asked)
@@ -114,7 +115,7 @@ class RestApi:
             raise Refused(404, _error("there is no such item"))
         return _json(self.world.item(id))
 
-    # --- the seven ways -------------------------------------------------------------------------------
+    # --- the eight ways -------------------------------------------------------------------------------
 
     def _listed(self, path: str, url: str, asked: dict[str, str]) -> tuple[str, int, Callable[[int], Body]]:
         world = self.world
@@ -128,8 +129,10 @@ class RestApi:
         elif path == "/older":
             older = _seconds(asked["older"]) if "older" in asked else _MOST**4
             begin = sum(1 for id in ids if world.created(id) >= older)
-        elif path == "/page":
+        elif path in ("/page", "/numbered"):
             begin = (max(1, _number(asked, "page", 1)) - 1) * limit
+            if path == "/numbered" and begin >= max(1, len(ids)):
+                raise Refused(404, _error("there is no such page"), kind="list")
         elif path == "/offset":
             begin = _number(asked, "offset", 0)
         else:
@@ -145,6 +148,8 @@ class RestApi:
                     return _json({"items": items, "has_more": cut.end is not None})
                 case "/page":
                     return _json(items)
+                case "/numbered":
+                    return _json({"data": items, "meta": {"last": max(1, -(-cut.total // limit))}})
                 case "/offset":
                     return _json({"data": {"items": items}, "total": cut.total})
                 case "/token":

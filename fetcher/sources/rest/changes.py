@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from fetcher.errors import ConfigurationError
 from fetcher.sources.rest.description import Child, Description, Type
 
-_FIXED = ("pages", "key", "url", "params", "items", "cursor", "order", "newest", "first")
+_FIXED = ("pages", "key", "url", "params", "items", "item", "cursor", "order", "newest", "first")
 """Keys of `list` on which hangs what was proven so far."""
 
 

@@ -43,6 +43,7 @@ ALLOWED: Mapping[str, tuple[str, ...]] = {
     "order": ("cursor",),
     "time": ("cursor",),
     "more": ("cursor", "page", "offset"),
+    "last": ("page",),
     "first": ("page", "ids"),
     "newest": ("ids",),
     "newest_at": ("ids",),
@@ -120,6 +121,9 @@ class Listing(_Keys):
     )
     more: str | None = Field(
         None, description="the path of what is true while there are more pages; else an empty page ends"
+    )
+    last: str | None = Field(
+        None, description="the path of the last page's number, as `meta.total_pages`; else an empty page ends"
     )
     first: int = Field(1, description="the first page's number, the lowest id", ge=0)
     size: int | None = Field(None, description="how many items to ask for on a page", ge=1)

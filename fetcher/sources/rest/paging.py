@@ -11,6 +11,7 @@ from typing import Any, Literal
 from urllib.parse import parse_qsl, quote, urlencode, urljoin, urlsplit
 
 from fetcher.client import Answer
+from fetcher.rows import Unusable, integer
 from fetcher.sources.rest.description import Constant, Description, Listing, at, filled, has
 
 _LINK = re.compile(r"<([^>]*)>((?:\s*;\s*[\w*!#$&+.^`|~-]+\s*(?:=\s*(?:\"(?:[^\"\\]|\\.)*\"|[^\s;,\"]+))?)*)\s*(?:,|$)")
@@ -115,7 +116,8 @@ def following(listing: Listing, where: At, url: str, answer: Answer, objects: Se
         return None
     match listing.pages:
         case "page":
-            return int(where.by if where.by is not None else listing.first) + 1
+            number = int(where.by if where.by is not None else listing.first)
+            return None if listing.last is not None and number >= _last(listing.last, answer) else number + 1
         case "offset":
             return int(where.by or 0) + len(objects)
     field = listing.cursor or listing.key
@@ -193,6 +195,13 @@ def _below(url: str, target: str) -> str:
     """
     parts = urlsplit(urljoin(url, target))
     return parts._replace(scheme="", netloc="").geturl() if parts.netloc == urlsplit(url).netloc else parts.geturl()
+
+
+def _last(path: str, answer: Answer) -> int:
+    try:
+        return integer(at(answer.data, path))
+    except Unusable:
+        raise answer.malformed(f"list.last: no number at {path!r}") from None
 
 
 def _text(value: object, values: Mapping[str, str]) -> str:

@@ -126,6 +126,10 @@ class Walks:
                 # The API knows the token of the earlier run no more.
                 afresh = replace(At(client.stop.time()), since=where.since)
                 return Page((), walk.scopes, None, walk.after(at=afresh, label=""), token="")
+            if error.outcome is Outcome.GONE and self._list.pages == "page" and where.pages:
+                error.args = (
+                    f"{error}: where that means that the page before was the last one, list.last has to tell",
+                )
             raise
         page = self._reader.listed(answer)
         by = paging.following(self._list, where, self._requests.address(client, where), answer, page.objects)
