@@ -14,7 +14,20 @@ import click
 from fetcher._version import __version__
 from fetcher.errors import FetcherError
 
-COMMANDS = ("fetch", "status", "search", "export", "failures", "retry", "verify", "doctor", "tune", "simulate")
+COMMANDS = (
+    "fetch",
+    "status",
+    "ingest",
+    "embed",
+    "search",
+    "export",
+    "failures",
+    "retry",
+    "verify",
+    "doctor",
+    "tune",
+    "simulate",
+)
 
 EXIT_CODES = """\b
 Exit codes:

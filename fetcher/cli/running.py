@@ -6,7 +6,7 @@ import gc
 import logging
 import shlex
 import sys
-from collections.abc import Callable, Collection, Mapping
+from collections.abc import Callable, Collection, Mapping, Sequence
 from pathlib import Path
 from typing import Any, TypeVar, get_origin
 
@@ -28,11 +28,13 @@ def _models() -> list[type[BaseSettings]]:
     return [Settings, *(kind.Options for kind in registry().values())]
 
 
-def setting_options(command: F, *, without: Collection[str] = ()) -> F:
-    """Give `command` an option for each setting that has one, ours and each source's; the model checks the values."""
+def setting_options(
+    command: F, *, models: Sequence[type[BaseSettings]] | None = None, without: Collection[str] = ()
+) -> F:
+    """Give `command` an option for each setting that has one; the models, ours and each source's, check the values."""
     seen: set[str] = set()
     # Decorators stack up from below, and --help shows the last one first.
-    for model in reversed(_models()):
+    for model in reversed(_models() if models is None else models):
         for name, field, option in reversed(list(options_of(model))):
             if option in seen or name in without:
                 continue
@@ -111,7 +113,7 @@ def follow(
                 summary = run(order=order, stop=stop, on_start=reporter.start, on_progress=reporter.progress)
         except Interrupted as error:
             reporter.end(error.summary)
-            raise Interrupted(f"{error}. Go on with: {_same_command()}", error.summary) from None
+            raise Interrupted(f"{error}. Go on with: {same_command()}", error.summary) from None
         except FetcherError as error:
             reporter.end(error.summary)
             raise
@@ -119,6 +121,6 @@ def follow(
     return summary
 
 
-def _same_command() -> str:
+def same_command() -> str:
     as_module = Path(sys.argv[0]).name == "__main__.py"
     return shlex.join([*([sys.executable, "-m", "fetcher"] if as_module else ["fetcher"]), *sys.argv[1:]])

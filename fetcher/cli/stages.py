@@ -1,0 +1,178 @@
+"""What a run of several stages says while it goes on, and the figures of each when it has ended."""
+
+from __future__ import annotations
+
+import gc
+import json
+import logging
+import sys
+import time
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+import click
+from tqdm import tqdm
+
+from fetcher.cli.report import LINE_SECONDS, json_line
+from fetcher.cli.running import same_command, settings_for
+from fetcher.errors import ConfigurationError, FetcherError, Interrupted
+from fetcher.metrics import QUANTILES, quantile
+from fetcher.model import Progress
+from fetcher.settings import ENV_FILE, Settings, unknown_keys
+from fetcher.sources import registry
+from fetcher.stop import Stop, stop_on_signals
+from fetcher.texts.ingest import TextProgress, TextSummary
+from fetcher.texts.settings import TextSettings
+from fetcher.words import counted, duration
+
+_VERBS = {"read": "read", "embed": "embedded", "aggregate": "written"}
+_THINGS = {"read": "document", "embed": "text", "aggregate": "file"}
+
+
+def follow_stages(
+    run: Callable[..., TextSummary],
+    given: Mapping[str, Any],
+    *,
+    db: Path,
+    report: Path | None,
+    verbose: int,
+    log_format: str,
+) -> int:
+    """Call `run` with what tells of it and lets Ctrl-C end it; says how it went, and returns the exit code."""
+    settings_for({}, verbose=verbose, log_format=log_format)
+    for key in unknown_keys([Settings, TextSettings, *(kind.Options for kind in registry().values())]):
+        logging.getLogger("fetcher").warning("%s: %s is no setting; it is ignored", ENV_FILE, key)
+    # Batches hold thousands of rows and no cycles: by its own measure the collector looks through them all the time.
+    gc.set_threshold(100_000, 20, 50)
+    teller = _Teller(json_lines=log_format == "json")
+    stop = Stop()
+    try:
+        with stop_on_signals(stop):
+            summary = run(stop=stop, on_progress=teller.progress, **{k: v for k, v in given.items() if v is not None})
+    except Interrupted as error:
+        teller.end(error.summary, db, report)
+        raise Interrupted(f"{error}. Go on with: {same_command()}", error.summary) from None
+    except FetcherError as error:
+        teller.end(error.summary, db, report)
+        raise
+    teller.end(summary, db, report)
+    return summary.exit_code
+
+
+def metrics(progress: Progress) -> dict[str, Any]:
+    """The figures of a stage: seconds, and what it did in them."""
+    traffic, counts = progress.traffic, progress.counts
+    calls = sum(traffic.outcomes.values())
+    return {
+        "count": counts.stored,
+        "rows": counts.rows,
+        "seconds": round(progress.seconds, 3),
+        "throughput": round(counts.stored / progress.seconds, 2) if progress.seconds else 0.0,
+        "calls": calls,
+        "latency_mean": round(traffic.latencies.seconds / calls, 4) if calls else None,
+        **{f"latency_p{share * 100:g}": _rounded(quantile(traffic.latencies, share)) for share in QUANTILES},
+        "refused": traffic.limited,
+        "errors": counts.failed,
+        "retries": counts.retries,
+        "in_flight": traffic.gate,
+        "left": progress.left,
+    }
+
+
+def _rounded(value: float | None) -> float | None:
+    return None if value is None else round(value, 4)
+
+
+class _Teller:
+    """Tells of one run: a line that changes on a terminal, a line a minute elsewhere, JSON lines where asked."""
+
+    def __init__(self, *, json_lines: bool) -> None:
+        self._json_lines = json_lines
+        self._next_line = time.monotonic() + LINE_SECONDS
+        self._line: tqdm[Any] | None = None
+        if sys.stderr.isatty() and not json_lines:
+            self._line = tqdm(total=0, file=sys.stderr, bar_format="{desc}", dynamic_ncols=True, leave=False)
+
+    def progress(self, progress: TextProgress) -> None:
+        """Say where the run stands."""
+        if self._line is not None:
+            self._line.set_description_str(_words(progress))
+        elif time.monotonic() >= self._next_line:
+            self._next_line = time.monotonic() + LINE_SECONDS
+            if self._json_lines:
+                json_line("progress", fill=progress.fill, **{n: metrics(each) for n, each in progress.stages.items()})
+            else:
+                click.echo(_words(progress), err=True)
+
+    def end(self, summary: object, db: Path, report: Path | None) -> None:
+        """Say how it ended."""
+        if self._line is not None:
+            self._line.close()
+            self._line = None
+        if not isinstance(summary, TextSummary):
+            return
+        stages = {name: metrics(each) for name, each in summary.progress.stages.items()}
+        facts = {key: each for key, each in asdict(summary).items() if key not in ("stages", "progress")}
+        if report is not None:
+            try:
+                report.write_text(json.dumps({**facts, "stages": stages}, indent=2) + "\n", "utf-8")
+            except OSError as error:
+                raise ConfigurationError(f"--report {report}: {error.strerror}") from None
+        if self._json_lines:
+            json_line("end", **facts, stages=stages)
+            return
+        for line in _closing(summary, stages, db):
+            click.echo(line)
+
+
+def _words(progress: TextProgress) -> str:
+    """Where each stage stands, in one line."""
+    parts = []
+    for name, each in progress.stages.items():
+        done = each.counts.stored
+        if name == "aggregate" and not done:
+            continue
+        text = f"{_VERBS[name]} {done:,} of {done + each.left:,}"
+        if each.rate and each.left:
+            text += f" ({each.rate:,.0f}/s"
+            text += f", {duration(each.eta)} left)" if each.eta is not None and name == "embed" else ")"
+        if each.counts.failed:
+            text += f", {each.counts.failed:,} failed"
+        if each.paused:
+            text += f", paused {duration(each.paused)} ({each.reason})"
+        elif each.reason:
+            text += f", waiting ({each.reason})"
+        parts.append(text)
+    if "embed" in progress.stages:
+        traffic = progress.stages["embed"].traffic
+        parts.append(f"{traffic.in_flight} in flight")
+        parts.append(f"window {progress.fill:.0%} full")
+    return " | ".join(parts)
+
+
+def _closing(summary: TextSummary, stages: Mapping[str, Mapping[str, Any]], db: Path) -> Iterator[str]:
+    """The lines that a run ends with."""
+    if summary.listed:
+        gone = f"; {summary.vanished:,} are there no more" if summary.vanished else ""
+        yield (
+            f"Listed {counted(summary.listed, 'document')}, read {summary.documents:,} into"
+            f" {counted(summary.chunks, 'chunk')}{gone}"
+        )
+    yield f"Embedded {counted(summary.vectors, 'text')} in {duration(summary.seconds)}"
+    if "aggregate" in stages:
+        yield f"Wrote {counted(summary.files, 'file')} anew of {stages['aggregate']['count']:,}"
+    if stages:
+        yield f"{'stage':<10}{'done':>9}{'per s':>9}{'mean s':>9}{'p50 s':>9}{'p99 s':>9}{'refused':>9}{'failed':>8}"
+    for name, each in stages.items():
+        times = "".join(
+            f"{'-' if each[key] is None else format(each[key], '.3f'):>9}"
+            for key in ("latency_mean", "latency_p50", "latency_p99")
+        )
+        yield f"{name:<10}{each['count']:>9,}{each['throughput']:>9,.1f}{times}{each['refused']:>9,}{each['errors']:>8,}"
+    shown = click.format_filename(db)
+    if summary.parked:
+        yield f"{summary.parked:,} failed for good: `fetcher failures {shown}` says why, `fetcher retry` tries again"
+    elif all(not each["left"] for each in stages.values()):
+        yield f'{shown} is complete. Look into it: fetcher search {shown} "words"'
