@@ -122,5 +122,6 @@ def follow(
 
 
 def same_command() -> str:
+    """The command line as it was given."""
     as_module = Path(sys.argv[0]).name == "__main__.py"
     return shlex.join([*([sys.executable, "-m", "fetcher"] if as_module else ["fetcher"]), *sys.argv[1:]])

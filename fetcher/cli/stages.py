@@ -27,8 +27,7 @@ from fetcher.texts.ingest import TextProgress, TextSummary
 from fetcher.texts.settings import TextSettings
 from fetcher.words import counted, duration
 
-_VERBS = {"read": "read", "embed": "embedded", "aggregate": "written"}
-_THINGS = {"read": "document", "embed": "text", "aggregate": "file"}
+_VERBS = {"read": "read", "read-items": "read", "embed": "embedded", "aggregate": "written"}
 
 
 def follow_stages(
@@ -164,13 +163,14 @@ def _closing(summary: TextSummary, stages: Mapping[str, Mapping[str, Any]], db: 
     if "aggregate" in stages:
         yield f"Wrote {counted(summary.files, 'file')} anew of {stages['aggregate']['count']:,}"
     if stages:
-        yield f"{'stage':<10}{'done':>9}{'per s':>9}{'mean s':>9}{'p50 s':>9}{'p99 s':>9}{'refused':>9}{'failed':>8}"
+        yield f"{'stage':<11}{'done':>9}{'per s':>9}{'mean s':>9}{'p50 s':>9}{'p99 s':>9}{'refused':>9}{'failed':>8}"
     for name, each in stages.items():
         times = "".join(
             f"{'-' if each[key] is None else format(each[key], '.3f'):>9}"
             for key in ("latency_mean", "latency_p50", "latency_p99")
         )
-        yield f"{name:<10}{each['count']:>9,}{each['throughput']:>9,.1f}{times}{each['refused']:>9,}{each['errors']:>8,}"
+        told = f"{each['count']:>9,}{each['throughput']:>9,.1f}{times}{each['refused']:>9,}{each['errors']:>8,}"
+        yield f"{name:<11}{told}"
     shown = click.format_filename(db)
     if summary.parked:
         yield f"{summary.parked:,} failed for good: `fetcher failures {shown}` says why, `fetcher retry` tries again"

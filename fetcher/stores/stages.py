@@ -212,13 +212,14 @@ class StageStore:
 
 
 class DocumentWriter:
-    """The stage `read`: chunks of documents, in pieces, and the embedding that they need.
+    """The stages `read` and `read-items`: chunks of documents, in pieces, and the embedding that they need.
 
     A piece has rows of `chunks`, and in `after` the position that the piece before it ended at; the last one has in
     `documents` the version, how many chunks there are, and the last position.
     """
 
-    stage = "read"
+    def __init__(self, stage: str) -> None:
+        self.stage = stage
 
     def write(self, db: Database, source: str, batch: Batch, now: int) -> Written:
         """Put the chunks of each document in place of those stored; those that did not change stay as they are."""

@@ -15,6 +15,9 @@ from fetcher.stores.database import Database
 from fetcher.stores.file import explained
 from fetcher.stores.worklist import Worklist
 
+STAGES = ("read", "read-items", "embed", "aggregate")
+"""What texts go through: files are read, or a mirror's items; what is read is embedded, and written out."""
+
 SOURCE = "texts"
 """The source that a database of texts alone is recorded under."""
 
@@ -119,7 +122,7 @@ def count(conn: sqlite3.Connection, source: str, stage: str, *, work: int = 0, p
     )
 
 
-def enlist(db: Database, source: str, documents: Collection[tuple[str, str, Key | None]], now: int) -> int:
+def enlist(db: Database, source: str, stage: str, documents: Collection[tuple[str, str, Key | None]], now: int) -> int:
     """Make due what is new or changed of documents (name, version, the item it is made of); how many these are.
 
     What could not be read at all is due again, whether it has changed or not.
@@ -142,12 +145,12 @@ def enlist(db: Database, source: str, documents: Collection[tuple[str, str, Key 
         )
         changes(conn, back)
         wanted = sorted(name for name, version, _ in documents if known.get(name) != version)
-        again = Worklist(conn, source).make_due("read", wanted)
+        again = Worklist(conn, source).make_due(stage, wanted)
         added = conn.executemany(
-            "INSERT OR IGNORE INTO work (source, stage, key, due_at) VALUES (?, 'read', ?, 0)",
-            [(source, name) for name in wanted],
+            "INSERT OR IGNORE INTO work (source, stage, key, due_at) VALUES (?, ?, ?, 0)",
+            [(source, stage, name) for name in wanted],
         ).rowcount
-        count(conn, source, "read", work=max(0, added) + again, parked=-again)
+        count(conn, source, stage, work=max(0, added) + again, parked=-again)
     return max(0, added) + again
 
 
@@ -220,7 +223,10 @@ def recorded_model(conn: sqlite3.Connection) -> tuple[str, int] | None:
 
 
 def record_model(db: Database, name: str, dimension: int, now: int) -> None:
-    """Write down the model that vectors are made by, within a transaction. Raises ConfigurationError: there is another."""
+    """Write down the model that vectors are made by, within a transaction.
+
+    Raises ConfigurationError when they are of another.
+    """
     recorded = recorded_model(db.conn)
     if recorded is None:
         db.conn.execute("INSERT INTO models VALUES (?, ?, ?)", [name, dimension, now])

@@ -18,12 +18,12 @@ from fetcher.engine import Engine
 from fetcher.errors import ConfigurationError, FetcherError, Interrupted
 from fetcher.governor import Governor
 from fetcher.mirror import kind_of
-from fetcher.model import Counts, Plan, Progress, Stage, Summary
+from fetcher.model import Plan, Progress, Stage, Summary
 from fetcher.settings import Settings, load
 from fetcher.stop import Stop
 from fetcher.stores.database import Database
 from fetcher.stores.stages import CategoryWriter, DocumentWriter, StageStore, VectorWriter
-from fetcher.stores.texts import enlist, enlist_categories, open_texts, recorded_model, unlist
+from fetcher.stores.texts import STAGES, enlist, enlist_categories, open_texts, recorded_model, unlist
 from fetcher.texts.documents import Document, scan
 from fetcher.texts.items import Items
 from fetcher.texts.pipeline import Backlog, Line, Unlisted
@@ -34,7 +34,7 @@ from fetcher.texts.stages import Aggregating, Embedding, Reading, ReadingItems
 
 log = logging.getLogger("fetcher")
 
-STAGES = ("read", "embed", "aggregate")
+READS = ("read", "read-items")
 
 _SCANNED = 500
 """So many documents are enlisted in one transaction."""
@@ -192,7 +192,7 @@ class _Run:
                 self._enlist_items(found)
                 governor = self._local_governor(1)
                 run = ReadingItems(found, self._path, governor, backlog).run
-                self._add_read(Stage("read", run, 100), governor, backlog, self._settings.db_batch_size)
+                self._add_read(Stage("read-items", run, 100), governor, backlog, self._settings.db_batch_size)
             return self._go(backlog)
         finally:
             self._db.close()
@@ -222,7 +222,9 @@ class _Run:
         while some := list(islice(found, _SCANNED)):
             self._refuse_to_go_on()
             self._listed += len(some)
-            enlist(self._db, self._source, [(each.name, self._options.version(each), None) for each in some], now)
+            enlist(
+                self._db, self._source, "read", [(each.name, self._options.version(each), None) for each in some], now
+            )
         for root in roots:
             folder = os.path.abspath(os.fspath(root))  # noqa: PTH100 - links are followed by nobody here
             self._vanished += unlist(self._db, folder, now, now)
@@ -232,7 +234,7 @@ class _Run:
         for some in items.listed(self._db.conn):
             self._refuse_to_go_on()
             self._listed += len(some)
-            enlist(self._db, self._source, some, now)
+            enlist(self._db, self._source, "read-items", some, now)
         self._vanished = unlist(self._db, items.folder, now, now)
 
     def _refuse_to_go_on(self) -> None:
@@ -273,7 +275,7 @@ class _Run:
         )
 
     def _add_read(self, stage: Stage, governor: Governor, backlog: Backlog, batch_size: int) -> None:
-        if not self._work("read"):
+        if not self._work(stage.name):
             return
         db = self._db.beside()
         looked = 0.0
@@ -294,14 +296,14 @@ class _Run:
         engine = Engine(
             Unlisted(),
             stage,
-            StageStore(db, self._source, DocumentWriter(), self._stop.time),
+            StageStore(db, self._source, DocumentWriter(stage.name), self._stop.time),
             governor,
             self._stop,
-            self._plan(self._texts.reader_processes if stage.batch == 1 else 1, batch_size),
+            self._plan(self._texts.reader_processes if stage.name == "read" else 1, batch_size),
             on_batch=on_batch,
-            on_progress=self._note("read"),
+            on_progress=self._note(stage.name),
         )
-        self._line.add("read", engine, at_end)
+        self._line.add(stage.name, engine, at_end)
 
     def _add_embed(self, backlog: Backlog) -> None:
         texts, settings = self._texts, self._settings
@@ -346,7 +348,7 @@ class _Run:
             self._plan(texts.max_embed_concurrency_max, settings.db_batch_size),
             on_batch=lambda _: backlog.set(self._work("embed", db)),
             on_progress=self._note("embed"),
-            more=lambda: self._line.goes_on("read"),
+            more=lambda: self._line.goes_on(*READS),
         )
         self._line.add("embed", engine, backlog.close)
 
@@ -358,7 +360,7 @@ class _Run:
             governor,
             self._stop,
             batch=self._texts.aggregate_batch_size,
-            more=lambda: self._line.goes_on("read"),
+            more=lambda: self._line.goes_on(*READS),
         )
         engine = Engine(
             Unlisted(),
@@ -368,13 +370,13 @@ class _Run:
             self._stop,
             self._plan(1, 1),
             on_progress=self._note("aggregate"),
-            more=lambda: self._line.goes_on("read"),
+            more=lambda: self._line.goes_on(*READS),
         )
         self._line.add("aggregate", engine)
 
     def _go(self, backlog: Backlog) -> TextSummary:
         """Run the stages that have anything to do."""
-        reads = self._line.goes_on("read")
+        reads = self._line.goes_on(*READS)
         try:
             if reads or self._work("embed"):
                 self._add_embed(backlog)
@@ -400,16 +402,17 @@ class _Run:
         return progress
 
     def _summary(self, stages: Mapping[str, Summary], backlog: Backlog) -> TextSummary:
-        read, embedded = (stages[name].counts if name in stages else Counts() for name in ("read", "embed"))
+        read = [stages[name].counts for name in READS if name in stages]
+        embedded = stages["embed"].counts.stored if "embed" in stages else 0
         (parked,) = self._db.conn.execute(
             "SELECT ifnull(sum(parked), 0) FROM stages WHERE source = ?", [self._source]
         ).fetchone()
         return TextSummary(
             stages={name: stages[name] for name in STAGES if name in stages},
             seconds=self._stop.now() - self._began,
-            documents=read.stored,
-            chunks=read.rows,
-            vectors=embedded.stored,
+            documents=sum(each.stored for each in read),
+            chunks=sum(each.rows for each in read),
+            vectors=embedded,
             parked=parked,
             listed=self._listed,
             vanished=self._vanished,

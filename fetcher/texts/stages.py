@@ -33,7 +33,7 @@ PROBE = "fetcher"
 
 
 class Reading:
-    """The stage `read`, of files: one document a call, then its further pieces."""
+    """The stage `read`: one file a call, then its further pieces."""
 
     def __init__(self, reader: Reader, options: ReadingOptions, governor: Governor, backlog: Backlog) -> None:
         self._reader = reader
@@ -70,7 +70,7 @@ class Reading:
 
 
 class ReadingItems:
-    """The stage `read`, of a mirror's items: many a call."""
+    """The stage `read-items`: many items of a mirror a call."""
 
     def __init__(self, items: Items, path: Path, governor: Governor, backlog: Backlog) -> None:
         self._items = items
