@@ -256,6 +256,8 @@ class Engine:
         self._fetching = 0
         self._rests: deque[tuple[Key, Callable[[], Detail]]] = deque()
         self._in_pieces: set[Key] = set()
+        self._holding: set[Key] = set()
+        self._held_up: deque[tuple[Key, ...]] = deque()
         self._claimed: dict[Key, Work] = {}
         self._denied: list[tuple[tuple[Key, ...], RequestFailed]] = []
         self._outage: Outage[_Due] = Outage(plan.max_backoff)
@@ -393,10 +395,11 @@ class Engine:
             except queue.Empty:
                 self._tell()
                 continue
-            if answer is None:
+            if self._stop.is_set():
                 raise Stopped("stopped before the first answer")
-            self._fetching -= 1
-            return answer.result
+            if answer is not None:
+                self._fetching -= 1
+                return answer.result
 
     def _finished(self) -> bool:
         if self._stop.is_set():
@@ -546,8 +549,19 @@ class Engine:
         return 0 if busy and free < max(plan.batch_size, plan.workers * (self._stage.batch - 1)) else free
 
     def _send_for(self, keys: tuple[Key, ...]) -> None:
+        if self._stage.holds:
+            if len(self._holding) >= self._plan.workers:
+                self._held_up.append(keys)
+                return
+            self._holding.update(keys)
         self._fetching += 1
         self._details.send(keys, self._stage.run, keys)
+
+    def _let_go(self, keys: Sequence[Key]) -> None:
+        """These hold nothing any more: others may begin."""
+        self._holding.difference_update(keys)
+        while self._held_up and len(self._holding) < self._plan.workers and not self._stop.is_set():
+            self._send_for(self._held_up.popleft())
 
     def _fetched(
         self, keys: tuple[Key, ...], results: Mapping[Key, Detail | Gone | Exception], began: int, ended: int
@@ -587,6 +601,7 @@ class Engine:
                 raise result  # type: ignore[misc]
         for error, together in failed.values():
             self._failed(tuple(together), error, ended)
+        self._let_go([key for key in keys if not (isinstance(each := results[key], Detail) and each.rest is not None)])
         self._send_for_rests()
 
     def _send_for_rests(self) -> None:

@@ -230,11 +230,16 @@ class Failure:
 
 @dataclass(frozen=True, slots=True)
 class Stage:
-    """A step that turns due work into rows: up to `batch` keys a call; every key gets its result."""
+    """A step that turns due work into rows: up to `batch` keys a call; every key gets its result.
+
+    With `holds` a key whose rows come in pieces holds something of which there is one for each worker, from its first
+    piece to its last: no more keys than workers are under way at once.
+    """
 
     name: str
     run: Callable[[Sequence[Key]], Mapping[Key, Detail | Gone | Exception]]
     batch: int = 1
+    holds: bool = False
 
 
 # --- runs -------------------------------------------------------------------------------------------

@@ -154,15 +154,21 @@ def enlist(db: Database, source: str, stage: str, documents: Collection[tuple[st
     return max(0, added) + again
 
 
-def unlist(db: Database, folder: str, before: int, now: int) -> int:
-    """Mark the documents below a folder that were not listed since `before` (Unix seconds); how many there were."""
+def listing_time(conn: sqlite3.Connection, now: int) -> int:
+    """When what is listed now is said to be listed (Unix seconds): later than all that was listed before."""
+    (last,) = conn.execute("SELECT max(listed_at) FROM documents").fetchone()
+    return now if last is None else max(now, last + 1)
+
+
+def unlist(db: Database, folder: str, now: int) -> int:
+    """Mark the documents below a folder that were not listed at `now` (Unix seconds); how many there were."""
     with db.transaction():
         # "0" is the character after "/".
         found = array(
             db.conn,
             "SELECT json_group_array(number) FROM documents"
             " WHERE name >= ? || '/' AND name < ? || '0' AND unlisted_at IS NULL AND listed_at < ?",
-            [folder, folder, before],
+            [folder, folder, now],
         )
         for_keys(db.conn, "UPDATE documents SET unlisted_at = ? WHERE number IN ", found, now)
         changes(db.conn, found)

@@ -23,7 +23,7 @@ from fetcher.settings import Settings, load
 from fetcher.stop import Stop
 from fetcher.stores.database import Database
 from fetcher.stores.stages import CategoryWriter, DocumentWriter, StageStore, VectorWriter
-from fetcher.stores.texts import STAGES, enlist, enlist_categories, open_texts, recorded_model, unlist
+from fetcher.stores.texts import STAGES, enlist, enlist_categories, listing_time, open_texts, recorded_model, unlist
 from fetcher.texts.documents import Document, scan
 from fetcher.texts.items import Items
 from fetcher.texts.pipeline import Backlog, Line, Unlisted
@@ -178,7 +178,9 @@ class _Run:
                 self._enlist_documents(roots, documents)
                 backlog, governor = self._backlog(), self._local_governor(self._texts.reader_processes)
                 run = Reading(reader, self._options, governor, backlog).run
-                self._add_read(Stage("read", run), governor, backlog, max(1, self._settings.db_batch_size // 10))
+                self._add_read(
+                    Stage("read", run, holds=True), governor, backlog, max(1, self._settings.db_batch_size // 10)
+                )
                 return self._go(backlog)
             finally:
                 self._db.close()
@@ -217,7 +219,7 @@ class _Run:
         return found
 
     def _enlist_documents(self, roots: list[str | os.PathLike[str]], documents: Iterable[Document]) -> None:
-        now = int(self._stop.time())
+        now = listing_time(self._db.conn, int(self._stop.time()))
         found = iter(documents)
         while some := list(islice(found, _SCANNED)):
             self._refuse_to_go_on()
@@ -227,15 +229,15 @@ class _Run:
             )
         for root in roots:
             folder = os.path.abspath(os.fspath(root))  # noqa: PTH100 - links are followed by nobody here
-            self._vanished += unlist(self._db, folder, now, now)
+            self._vanished += unlist(self._db, folder, now)
 
     def _enlist_items(self, items: Items) -> None:
-        now = int(self._stop.time())
+        now = listing_time(self._db.conn, int(self._stop.time()))
         for some in items.listed(self._db.conn):
             self._refuse_to_go_on()
             self._listed += len(some)
             enlist(self._db, self._source, "read-items", some, now)
-        self._vanished = unlist(self._db, items.folder, now, now)
+        self._vanished = unlist(self._db, items.folder, now)
 
     def _refuse_to_go_on(self) -> None:
         if self._stop.is_set():

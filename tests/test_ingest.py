@@ -1,0 +1,449 @@
+"""From files to vectors: nothing is read or embedded twice, nothing is lost, whatever befalls a run."""
+
+from __future__ import annotations
+
+import json
+import os
+import random
+import signal
+import subprocess
+import sys
+import threading
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from fetcher import ConfigurationError, Interrupted, Stop, StoreError
+from fetcher.simulator import Simulator, World
+from fetcher.texts.chunk import Chunk
+from fetcher.texts.ingest import TextSummary, embed, ingest
+from tests.fakes import Died, death
+from tests.helpers import _environment, column, eventually, mirror, one, query
+from tests.texts import Embedder, assert_totals, assert_whole, texts_dump, write_book
+
+pytestmark = pytest.mark.usefixtures("no_threads_left")
+
+Simulate = Callable[..., Simulator]
+
+SMALL: dict[str, Any] = {"chunk_size": 200, "chunk_overlap": 0, "reader_processes": 1}
+"""Chunks of one paragraph each."""
+
+
+def lines(path: Path) -> list[Chunk]:
+    """A parser that needs no process: each line is a chunk."""
+    return [Chunk(line) for line in path.read_text().splitlines()]
+
+
+def in_this_thread(path: Path) -> list[Chunk]:
+    return lines(path)
+
+
+in_this_thread.__module__ = "__main__"  # What cannot be sent to another process is run here.
+
+
+def write_lines(path: Path, *texts: str) -> Path:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text("\n".join(texts) + "\n")
+    return path
+
+
+def run(path: Path, db: Path, embedder: Any = None, **settings: Any) -> TextSummary:
+    """Ingest lines, quickly."""
+    given = {
+        "parser": in_this_thread,
+        "embedder": embedder or Embedder(),
+        "embed_batch_size": 4,
+        "max_backoff_seconds": 0.01,
+    }
+    return ingest(path, db, **{**given, **settings})
+
+
+# --- from files to vectors ----------------------------------------------------------------------------
+
+
+def test_files_are_read_into_chunks_and_every_chunk_has_its_vector(tmp_path: Path) -> None:
+    books, db = tmp_path / "books", tmp_path / "t.db"
+    write_book(books, "bees"), write_book(books / "ice", "glaciers")
+    summary = ingest(books, db, embedder=Embedder(), domain="science", **SMALL)
+    assert (summary.documents, summary.chunks, summary.vectors, summary.parked) == (2, 24, 24, 0)
+    assert_whole(db)
+    assert query(db, "SELECT DISTINCT domain, category, source_book FROM chunks ORDER BY 2") == [
+        ("science", "books", "bees"),
+        ("science", "ice", "glaciers"),
+    ]
+    assert column(db, "SELECT DISTINCT source_chapter FROM chunks ORDER BY 1") == [
+        "Chapter 0",
+        "Chapter 1",
+        "Chapter 2",
+    ]
+    assert column(db, "SELECT number FROM chunks_search WHERE chunks_search MATCH 'glaciers AND 2'") != []
+    assert query(db, "SELECT stage, ended FROM runs ORDER BY stage") == [("embed", "complete"), ("read", "complete")]
+
+
+def test_a_second_run_changes_nothing_and_asks_for_nothing(tmp_path: Path) -> None:
+    file, db = write_lines(tmp_path / "a.txt", "one", "two", "three"), tmp_path / "t.db"
+    run(file, db)
+    before, embedder = texts_dump(db), Embedder()
+    summary = run(file, db, embedder)
+    assert (summary.listed, summary.documents, summary.vectors) == (1, 0, 0)
+    assert embedder.batches == []
+    assert texts_dump(db) == before
+
+
+def test_of_a_changed_file_only_new_texts_are_embedded(tmp_path: Path) -> None:
+    file, db = write_lines(tmp_path / "a.txt", "one", "two", "three", "four"), tmp_path / "t.db"
+    run(file, db)
+    ids = column(db, "SELECT id FROM chunks ORDER BY position")
+    write_lines(file, "zero", "one", "TWO", "three")
+    embedder = Embedder()
+    run(file, db, embedder)
+    assert sorted(embedder.texts) == ["TWO", "zero"]
+    assert column(db, "SELECT text FROM chunks ORDER BY position") == ["zero", "one", "TWO", "three"]
+    assert column(db, "SELECT id FROM chunks ORDER BY position") == ids, "a place keeps its name"
+    found = "SELECT text FROM chunks JOIN chunks_search ON rowid = number WHERE chunks_search MATCH ?"
+    assert (column(db, found, "four"), column(db, found, "zero")) == ([], ["zero"])
+    write_lines(file, "one")
+    run(file, db)
+    assert column(db, "SELECT text FROM chunks") == ["one"]
+    assert column(db, "SELECT count(*) FROM chunks_search_docsize") == [1]
+    assert_whole(db)
+
+
+def test_a_text_that_stands_in_many_places_is_embedded_once(tmp_path: Path) -> None:
+    write_lines(tmp_path / "in" / "a.txt", *["the same"] * 50, "another")
+    write_lines(tmp_path / "in" / "b.txt", "the same", "a third")
+    embedder = Embedder()
+    run(tmp_path / "in", tmp_path / "t.db", embedder)
+    assert sorted(embedder.texts) == ["a third", "another", "the same"]
+    assert one(tmp_path / "t.db", "SELECT count(*) FROM chunks") == 53
+    assert_whole(tmp_path / "t.db")
+
+
+def test_a_document_that_is_gone_is_marked_and_comes_back(tmp_path: Path) -> None:
+    a, b, db = (tmp_path / "in" / "a.txt", tmp_path / "in" / "b.txt", tmp_path / "t.db")
+    write_lines(a, "one"), write_lines(b, "two")
+    run(tmp_path / "in", db)
+    b.unlink()
+    assert run(tmp_path / "in", db).vanished == 1
+    assert column(db, "SELECT name FROM documents WHERE unlisted_at IS NOT NULL") == [str(b)]
+    write_lines(b, "two")
+    os.utime(b, ns=(0, 0))
+    run(tmp_path / "in", db)
+    assert column(db, "SELECT name FROM documents WHERE unlisted_at IS NOT NULL") == []
+    run(a, db)
+    assert column(db, "SELECT name FROM documents WHERE unlisted_at IS NOT NULL") == [], "only what was asked for"
+
+
+def test_an_unreadable_file_is_a_failure_and_costs_the_others_nothing(tmp_path: Path) -> None:
+    write_lines(tmp_path / "in" / "a.txt", "one")
+    (tmp_path / "in" / "b.txt").write_bytes(b"\xff\x00\xfe")
+    db = tmp_path / "t.db"
+    summary = run(tmp_path / "in", db)
+    assert (summary.documents, summary.parked, summary.exit_code) == (1, 1, 3)
+    (row,) = query(db, "SELECT stage, key, outcome FROM failures")
+    assert row == ("read", str(tmp_path / "in" / "b.txt"), "malformed")
+    write_lines(tmp_path / "in" / "b.txt", "two")
+    assert run(tmp_path / "in", db).exit_code == 0
+    assert query(db, "SELECT * FROM failures") == []
+    assert_whole(db)
+
+
+def test_what_came_of_a_file_before_it_broke_is_kept_and_named(tmp_path: Path) -> None:
+    def parser(path: Path) -> Any:
+        yield from (Chunk(f"line {number}") for number in range(250))
+        raise ValueError("the rest is torn out")
+
+    parser.__module__ = "__main__"
+    file, db = write_lines(tmp_path / "a.txt", "x"), tmp_path / "t.db"
+    summary = run(file, db, parser=parser)
+    assert (summary.chunks, summary.vectors, summary.parked) == (250, 250, 1)
+    assert "torn out" in one(db, "SELECT message FROM failures")
+    assert run(file, db, parser=parser).chunks == 0, "it is not read again until it changes"
+    assert_totals(db)
+
+
+# --- bad texts, bad embedders -------------------------------------------------------------------------
+
+
+def test_one_bad_text_fails_alone(tmp_path: Path) -> None:
+    def refuse(texts: Sequence[str]) -> None:
+        if "bad" in texts:
+            raise ValueError("not this one")
+
+    file, db = write_lines(tmp_path / "a.txt", *map(str, range(20)), "bad"), tmp_path / "t.db"
+    summary = run(file, db, Embedder(refuse), max_retries=0, embed_batch_size=8)
+    assert (summary.vectors, summary.parked, summary.exit_code) == (20, 1, 3)
+    assert column(db, "SELECT text FROM failures JOIN chunks ON hash = key") == ["bad"]
+    assert_totals(db)
+
+
+def test_vectors_of_two_models_are_not_mixed(tmp_path: Path) -> None:
+    def other(texts: Sequence[str]) -> list[list[float]]:
+        return [[1.0, 0.0, 0.0]] * len(texts)
+
+    file, db = write_lines(tmp_path / "a.txt", "one"), tmp_path / "t.db"
+    run(file, db)
+    before = texts_dump(db)
+    write_lines(file, "one", "two")
+    with pytest.raises(ConfigurationError, match="are of .*Embedder.* \\(8 dimensions\\), not of .*other"):
+        run(file, db, other)
+    assert texts_dump(db)["vectors"] == before["vectors"]
+    run(file, db)
+    assert_whole(db)
+
+
+@pytest.mark.parametrize(
+    ("settings", "words"),
+    [
+        ({"embed_batch_size": 0}, "EMBED_BATCH_SIZE"),
+        ({"max_embed_concurrency": 99}, "MAX_EMBED_CONCURRENCY"),
+        ({"chunk_overlap": 900}, "CHUNK_OVERLAP"),
+        ({"embedder": "nothing"}, "module:function"),
+        ({"parser": "no_such_module:parse"}, "no_such_module"),
+        ({"chunk_sise": 100}, "chunk_sise"),
+        ({"config": {"CHUNK_SIZE": "many"}}, "CHUNK_SIZE"),
+    ],
+)
+def test_what_was_asked_for_wrongly_is_said_in_a_line_and_makes_no_database(
+    tmp_path: Path, settings: dict[str, Any], words: str
+) -> None:
+    file = write_lines(tmp_path / "a.txt", "one")
+    with pytest.raises(ConfigurationError, match=words) as raised:
+        ingest(file, tmp_path / "t.db", **settings)
+    assert "\n" not in str(raised.value)
+    assert not (tmp_path / "t.db").exists() or "embedder" in settings
+
+
+def test_a_configuration_comes_from_a_json_file_too_and_arguments_win(tmp_path: Path) -> None:
+    file, config = write_lines(tmp_path / "a.txt", "one two three"), tmp_path / "config.json"
+    config.write_text(json.dumps({"CHUNK_SIZE": 50, "CHUNK_OVERLAP": 0, "DOMAIN": "theirs", "CATEGORY": "c"}))
+    ingest(file, tmp_path / "t.db", config=config, embedder=Embedder(), domain="mine")
+    assert query(tmp_path / "t.db", "SELECT domain, category FROM chunks") == [("mine", "c")]
+    config.write_text("[]")
+    with pytest.raises(ConfigurationError, match="JSON object"):
+        ingest(file, tmp_path / "t.db", config=config)
+
+
+# --- an API -------------------------------------------------------------------------------------------
+
+
+def by_api(simulator: Simulator, **settings: Any) -> dict[str, Any]:
+    return {"embedder": "openai", "embed_base_url": f"{simulator.url}", "max_backoff_seconds": 0.05, **settings}
+
+
+# --- an end before the end ----------------------------------------------------------------------------
+
+
+def test_nothing_of_a_batch_that_dies_is_stored_and_the_next_run_completes_it(tmp_path: Path) -> None:
+    file = write_lines(tmp_path / "a.txt", *(f"text {number}" for number in range(30)))
+    whole = tmp_path / "whole.db"
+    with death() as fate:
+        run(file, whole)
+    chance = random.Random(7)
+    for at in sorted(chance.sample(range(30, fate.statements), 25)):
+        db = tmp_path / f"{at}.db"
+        with death(at, after=chance.random() < 0.5), pytest.raises((Died, Interrupted, StoreError)):
+            run(file, db)
+        if db.exists() and query(db, "SELECT 1 FROM sqlite_master WHERE name = 'stages'"):
+            assert_totals(db)
+        run(file, db)
+        assert texts_dump(db) == texts_dump(whole), at
+        assert_whole(db)
+
+
+COMMAND = [sys.executable, "-m", "fetcher"]
+
+
+@pytest.mark.timeout(240)
+def test_a_run_killed_again_and_again_ends_in_what_an_undisturbed_one_makes(tmp_path: Path) -> None:
+    books = tmp_path / "books"
+    for number in range(6):
+        write_book(books, f"book{number}", chapters=10, paragraphs=20)
+    options = ["--chunk-size", "200", "--chunk-overlap", "0", "--embedder", "tests.texts:embed_here", "--readers", "2"]
+    killed, whole = tmp_path / "killed.db", tmp_path / "whole.db"
+    environment = {**_environment(), "EMBED_BATCH_SIZE": "3", "DB_BATCH_SIZE": "20"}
+
+    def command(db: Path) -> list[str]:
+        return [*COMMAND, "ingest", str(books), str(db), *options]
+
+    chance = random.Random(3)
+    for _ in range(6):
+        before = one(killed, "SELECT count(*) FROM vectors") if killed.exists() else 0
+        process = subprocess.Popen(command(killed), env=environment, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE)
+        with process:
+            wanted = before + chance.randint(0, 150)
+            eventually(
+                lambda wanted=wanted, process=process: progressed(killed, wanted) or process.poll() is not None, 40
+            )
+            process.send_signal(signal.SIGKILL)
+        assert one(killed, "PRAGMA integrity_check") == "ok"
+    for db in (killed, whole):
+        done = subprocess.run(command(db), env=environment, capture_output=True, text=True, timeout=60, check=False)
+        assert done.returncode == 0, done.stderr
+    assert texts_dump(killed) == texts_dump(whole)
+    assert_whole(killed)
+
+
+def progressed(db: Path, rows: int, table: str = "vectors") -> bool:
+    try:
+        return bool(one(db, f"SELECT count(*) FROM {table}") > rows)
+    except Exception:  # noqa: BLE001 - it is still being made
+        return False
+
+
+def test_a_stop_ends_all_stages_and_the_next_run_goes_on(tmp_path: Path) -> None:
+    stop = Stop()
+    asked = threading.Event()
+
+    def stop_after_some(texts: Sequence[str]) -> None:
+        if "text 40" in texts or asked.is_set():
+            asked.set()
+            stop.set()
+
+    file, db = write_lines(tmp_path / "a.txt", *(f"text {number}" for number in range(500))), tmp_path / "t.db"
+    with pytest.raises(Interrupted) as raised:
+        run(file, db, Embedder(stop_after_some), stop=stop, max_embed_concurrency=2)
+    assert isinstance(raised.value.summary, TextSummary)
+    stored = one(db, "SELECT count(*) FROM vectors")
+    assert raised.value.summary.vectors == stored < 500
+    assert_totals(db)
+    embedder = Embedder()
+    run(file, db, embedder)
+    assert len(embedder.texts) == 500 - stored
+    assert_whole(db)
+
+
+def test_an_error_of_one_stage_ends_the_others_and_is_what_is_raised(tmp_path: Path) -> None:
+    file, db = write_lines(tmp_path / "a.txt", *map(str, range(2000))), tmp_path / "t.db"
+
+    def full(*_: Any) -> None:
+        raise StoreError("the disk is full")
+
+    from fetcher.stores.stages import VectorWriter
+
+    with pytest.MonkeyPatch.context() as patch, pytest.raises(StoreError, match="the disk is full"):
+        patch.setattr(VectorWriter, "write", full)
+        run(file, db)
+    run(file, db)
+    assert_whole(db)
+
+
+def test_a_database_is_for_one_run_at_a_time(tmp_path: Path) -> None:
+    file, db = write_lines(tmp_path / "a.txt", "one"), tmp_path / "t.db"
+
+    def another(_: Sequence[str]) -> None:
+        with pytest.raises(StoreError, match="in use by another run"):
+            embed(db, embedder=Embedder())
+
+    run(file, db, Embedder(another))
+    assert_whole(db)
+
+
+# --- windows ------------------------------------------------------------------------------------------
+
+
+def test_reading_waits_for_embedding_so_that_little_is_ahead_of_it(tmp_path: Path) -> None:
+    go_on = threading.Event()
+    ahead: list[int] = []
+    db = tmp_path / "t.db"
+
+    def wait(texts: Sequence[str]) -> None:
+        if texts[0] != "fetcher":
+            go_on.wait(20)
+
+    def look() -> None:
+        eventually(lambda: progressed(db, 0, "chunks"))
+        unchanged = 0
+        while unchanged < 5:
+            ahead.append(one(db, "SELECT count(*) FROM chunks"))
+            unchanged = unchanged + 1 if len(ahead) > 1 and ahead[-1] == ahead[-2] else 0
+            go_on.wait(0.2)
+        go_on.set()
+
+    file = write_lines(tmp_path / "a.txt", *(f"text {number}" for number in range(20_000)))
+    looking = threading.Thread(target=look)
+    looking.start()
+    # 4 times the 2 x 4 texts that can be in flight, and a piece of 200 that was under way.
+    run(file, db, Embedder(wait), max_embed_concurrency=2, max_embed_concurrency_max=2)
+    looking.join()
+    assert max(ahead) <= 2000, "it reads on whatever embedding does"
+    assert_whole(db)
+
+
+def test_batches_are_full_while_there_is_enough(tmp_path: Path) -> None:
+    file, embedder = write_lines(tmp_path / "a.txt", *(f"text {number}" for number in range(1000))), Embedder()
+    run(file, tmp_path / "t.db", embedder, embed_batch_size=64)
+    sizes = sorted(len(batch) for batch in embedder.batches if batch != ["fetcher"])
+    assert sum(sizes) == 1000
+    assert max(sizes) == 64
+    assert len(sizes) <= 20, f"16 would do: {sizes}"
+
+
+# --- a mirror's items ---------------------------------------------------------------------------------
+
+
+def test_the_tags_and_comments_of_a_mirror_are_texts_too(tmp_path: Path, simulate: Simulate) -> None:
+    world = World(seed=5, items=40)
+    simulator, db = simulate(world), tmp_path / "m.db"
+    mirror(db, simulator)
+    before = {
+        table: query(db, f"SELECT * FROM {table} ORDER BY 1, 2") for table in ("items", "tags", "comments", "coverage")
+    }
+    summary = embed(db, items=True, embedder=Embedder())
+    with_texts = one(
+        db, "SELECT count(*) FROM items WHERE id IN (SELECT item_id FROM tags UNION SELECT item_id FROM comments)"
+    )
+    assert summary.documents == 40
+    assert one(db, "SELECT count(DISTINCT document) FROM chunks") == with_texts
+    assert_whole(db)
+    for id, tag in query(db, "SELECT item_id, tag FROM tags LIMIT 20"):
+        assert tag in one(
+            db,
+            "SELECT group_concat(text, ' ') FROM chunks JOIN documents ON documents.number = document WHERE item = ?",
+            id,
+        )
+    assert {table: query(db, f"SELECT * FROM {table} ORDER BY 1, 2") for table in before} == before
+    assert embed(db, items=True, embedder=Embedder()).documents == 0
+    assert mirror(db, simulator).ended == "complete"
+    assert one(db, "SELECT work + parked FROM sources") == 0
+
+
+def test_an_item_that_was_fetched_again_is_read_again(tmp_path: Path, simulate: Simulate) -> None:
+    simulator, db = simulate(World(seed=5, items=20)), tmp_path / "m.db"
+    mirror(db, simulator)
+    embed(db, items=True, embedder=Embedder())
+    import sqlite3
+
+    with sqlite3.connect(db) as conn:
+        conn.execute("UPDATE items SET fetched_at = fetched_at + 100 WHERE id IN (SELECT id FROM items LIMIT 3)")
+        conn.execute("UPDATE items SET gone_at = 5 WHERE id = (SELECT max(id) FROM items)")
+    conn.close()
+    embedder = Embedder()
+    summary = embed(db, items=True, embedder=embedder)
+    assert (summary.documents, summary.vanished, embedder.texts) == (3, 1, [])
+    assert_whole(db)
+
+
+# --- written out --------------------------------------------------------------------------------------
+
+
+def test_a_file_for_each_category_is_kept_up_to_date(tmp_path: Path) -> None:
+    out, db = tmp_path / "out", tmp_path / "t.db"
+    a, b = (
+        write_lines(tmp_path / "in" / "a" / "a.txt", "one", "two"),
+        write_lines(tmp_path / "in" / "b" / "b.txt", "three"),
+    )
+    assert run(tmp_path / "in", db, aggregate=out, domain="d").files == 2
+    first, second = out / "d" / "a.json", out / "d" / "b.json"
+    assert [each["text"] for each in json.loads(first.read_text())["chunks"]] == ["one", "two"]
+    untouched = first.stat().st_mtime_ns, first.stat().st_ino
+    write_lines(b, "three", "four")
+    assert run(tmp_path / "in", db, aggregate=out, domain="d").files == 1
+    assert [each["text"] for each in json.loads(second.read_text())["chunks"]] == ["three", "four"]
+    assert (first.stat().st_mtime_ns, first.stat().st_ino) == untouched
+    a.unlink()
+    run(tmp_path / "in", db, aggregate=out, domain="d")
+    assert json.loads(first.read_text())["chunks"] == []
+    assert_totals(db)
