@@ -12,7 +12,7 @@ from fetcher.errors import (
 )
 from fetcher.mirror import Preview, fetch, preview, retry, verify
 from fetcher.model import Committed, Progress, Start, Summary
-from fetcher.search import Hit, search
+from fetcher.search import Hit, Search, search
 from fetcher.stop import Stop, stop_on_signals
 from fetcher.stores.evidence import FailureRow, failures
 from fetcher.stores.verify import Verdict
@@ -28,6 +28,7 @@ __all__ = [
     "Preview",
     "Progress",
     "RemoteError",
+    "Search",
     "SourceError",
     "Start",
     "Stop",

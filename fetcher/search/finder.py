@@ -1,0 +1,240 @@
+"""The search of one database: by words, by meaning, or by both."""
+
+from __future__ import annotations
+
+import importlib
+import json
+import logging
+import sqlite3
+import threading
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import closing
+from itertools import islice
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal, cast
+
+from fetcher.embedders import Embedder
+from fetcher.errors import ConfigurationError, RemoteError, RequestFailed, StoreError
+from fetcher.model import Key
+from fetcher.search.fusion import Found, distinct, fused
+from fetcher.search.hits import Hit, Marks, lines_of, marked, sentence
+from fetcher.search.text import CHUNKS, ITEMS, Matches, matches, snippets
+from fetcher.settings import load
+from fetcher.stores.file import connect_readonly, explained
+from fetcher.texts.chunk import Chunk
+
+if TYPE_CHECKING:
+    from fetcher.search.vectors import Vectors
+
+log = logging.getLogger("fetcher")
+
+Mode = Literal["text", "vector", "hybrid"]
+
+_DEPTH = 200
+"""So many of each ranking are fused, or the limit if that is more."""
+
+_NOTHING = Matches([], {})
+
+
+class Search:
+    """Finds items and chunks of one database again and again: its vectors are loaded once, at the first need.
+
+    What is written meanwhile is found, too. It may be used from several threads, and keeps no file open. `embedder` is
+    an Embedder, or what the setting EMBEDDER takes; `settings` are others of TextSettings, such as `embed_model`. What
+    is not given comes from the environment and `.env`.
+    """
+
+    def __init__(self, db: str | Path, embedder: Embedder | Callable[..., Any] | str | None = None, **settings: Any):
+        self._path = Path(db)
+        self._given = embedder
+        self._settings = settings
+        self._embedder: Embedder | None = None
+        self._vectors: Vectors | None = None
+        self._lock = threading.Lock()
+        self._said: set[str] = set()
+
+    def find(self, words: str, limit: int = 20, *, mode: Mode | None = None, marks: Marks = ("[", "]")) -> list[Hit]:
+        """What is found by `words`, best first, at most `limit`.
+
+        Mode `text` finds items and chunks that have all the words, which may be an FTS5 query (`"a phrase"`,
+        `tags : word`, `one OR two`, `begin*`); what is none is searched word by word, and case and accents make no
+        difference. Mode `vector` finds the chunks nearest to the words in meaning, `hybrid` fuses both by reciprocal
+        rank. None is hybrid where the database has vectors and their embedder is there, and text where not, which
+        goes to the log. An item is one hit, however many of its chunks are found; chunks of what is no longer listed
+        are left out. Each word found in a snippet stands between the two `marks`.
+
+        Raises ConfigurationError when there is nothing to look for or the embedder is not the one that made the
+        vectors, StoreError when the database cannot be read or has nothing to search, RemoteError when the embedder
+        does not answer.
+        """
+        # What no UTF-8 can be made of is in no text either.
+        wanted = words.encode("utf-8", "replace").decode().replace("\0", " ").strip()
+        if not wanted:
+            raise ConfigurationError("there are no words to search for")
+        if limit < 1:
+            raise ConfigurationError(f"limit: must be at least 1, not {limit}")
+        if mode not in (None, "text", "vector", "hybrid"):
+            raise ConfigurationError(f"mode: must be text, vector or hybrid, not {mode}")
+        with closing(connect_readonly(self._path)) as conn, explained(self._path):
+            # A text that somebody else wrote may be anything.
+            conn.text_factory = lambda data: data.decode("utf-8", "replace")
+            conn.execute("BEGIN")
+            near = None if mode == "text" else self._near(conn, wanted, required=mode is not None)
+            found = _NOTHING if mode == "vector" else matches(conn, self._path, wanted, _depth(limit, near))
+            if near is None:
+                ranking = found.ranking
+            elif mode == "vector":
+                ranking = list(islice(distinct(near), limit))
+            else:
+                ranking = fused([found.ranking, list(islice(distinct(near), _depth(limit, near)))])[:limit]
+            return self._hits(conn, ranking, found, wanted, marks)
+
+    # --- by meaning -----------------------------------------------------------------------------------
+
+    def _near(self, conn: sqlite3.Connection, words: str, *, required: bool) -> Iterator[Found] | None:
+        """The chunks, nearest first; None where that cannot be told and is not required."""
+        try:
+            model = self._model(conn)
+        except StoreError:
+            if required:
+                raise
+            return None
+        try:
+            with self._lock:
+                vector = self._embedded(words, *model)
+                vectors = self._loaded(conn, model[1])
+                nearest = vectors.nearest(vector)
+        except (ConfigurationError, RemoteError) as error:
+            if required:
+                raise
+            self._say(f"searching by words alone: {error}")
+            return None
+        return _chunks_of(conn, nearest)
+
+    def _model(self, conn: sqlite3.Connection) -> tuple[str, int]:
+        """The name and the dimension of the model that made the vectors. Raises StoreError when there are none."""
+        (made,) = conn.execute("SELECT count(*) FROM sqlite_master WHERE name IN ('models', 'vectors')").fetchone()
+        model = conn.execute("SELECT name, dimension FROM models").fetchone() if made == 2 else None
+        if model is None or conn.execute("SELECT 1 FROM vectors LIMIT 1").fetchone() is None:
+            raise StoreError(
+                f"{self._path} has no vectors yet: `fetcher ingest` and `fetcher embed` make them, or search with"
+                " --mode text"
+            )
+        return str(model[0]), int(model[1])
+
+    def _embedded(self, words: str, name: str, dimension: int) -> bytes:
+        """The vector of the words, by the model that made the others. Raises ConfigurationError and RemoteError."""
+        if self._embedder is None:
+            self._embedder = _embedder(self._given, self._settings)
+        other = self._embedder.name
+        if other != name:
+            raise ConfigurationError(
+                f"the vectors of {self._path} are of {name}, not of {other}: set EMBEDDER and EMBED_MODEL to what made"
+                " them"
+            )
+        try:
+            (vector,) = self._embedder.embed([words])
+        except RequestFailed as error:
+            raise RemoteError(f"the words cannot be embedded: {error}") from error
+        if len(vector) != 4 * dimension:
+            raise ConfigurationError(
+                f"the vectors of {self._path} have {dimension} numbers, those of {name} now {len(vector) / 4:g}: set"
+                " EMBEDDER and EMBED_MODEL to what made them"
+            )
+        return vector
+
+    def _loaded(self, conn: sqlite3.Connection, dimension: int) -> Vectors:
+        """The vectors, with all that have come since. Raises ConfigurationError where numpy is not installed."""
+        try:
+            from fetcher.search.vectors import Vectors
+        except ImportError as error:
+            raise ConfigurationError(f"vectors need numpy: pip install 'fetcher[embed]' ({error})") from error
+        if self._vectors is None or self._vectors.dimension != dimension:
+            self._vectors = Vectors(dimension)
+        self._vectors.refresh(conn)
+        if self._vectors.skipped:
+            self._say(
+                f"{self._vectors.skipped:,} vectors of {self._path} are passed over: they have not {dimension} numbers,"
+                " or no direction"
+            )
+        return self._vectors
+
+    def _say(self, message: str) -> None:
+        if message not in self._said:
+            self._said.add(message)
+            log.warning("%s", message)
+
+    # --- hits -----------------------------------------------------------------------------------------
+
+    def _hits(
+        self, conn: sqlite3.Connection, ranking: list[Found], found: Matches, words: str, marks: Marks
+    ) -> list[Hit]:
+        chunks = _read(conn, [each.chunk for each in ranking if each.chunk is not None])
+        keys = [each.item for each in ranking if each.item is not None]
+        of_items = snippets(conn, self._path, found, ITEMS, keys)
+        of_chunks = snippets(conn, self._path, found, CHUNKS, chunks)
+        hits = []
+        for each in ranking:
+            shown: dict[str, tuple[str, ...]] = {}
+            # The table whose texts are the longest comes first in the index, and last to a reader.
+            for table, snippet in reversed(of_items.get(each.item, {}).items() if each.item is not None else ()):
+                if lines := lines_of(snippet, marks):
+                    shown[table] = lines
+            chunk, document = (None, None) if each.chunk is None else chunks[each.chunk]
+            if chunk is not None and not shown:
+                shown = _shown(chunk, of_chunks.get(each.chunk or 0), words, marks)
+            key = each.item if each.item is not None else chunk.id if chunk is not None else None
+            assert key is not None
+            hits.append(Hit(key, each.rank, shown, chunk, document))
+        return hits
+
+
+def _depth(limit: int, near: Iterator[Found] | None) -> int:
+    return limit if near is None else max(limit, _DEPTH)
+
+
+def _chunks_of(conn: sqlite3.Connection, nearest: Iterator[tuple[int, float]]) -> Iterator[Found]:
+    """All chunks whose texts have these vectors, but those of documents that are no longer listed."""
+    sql = (
+        "SELECT documents.item, chunks.number FROM vectors JOIN chunks ON chunks.hash = vectors.hash"
+        " JOIN documents ON documents.number = chunks.document"
+        " WHERE vectors.rowid = ? AND documents.unlisted_at IS NULL ORDER BY chunks.number"
+    )
+    for row, distance in nearest:
+        for item, number in conn.execute(sql, [row]):
+            yield Found(distance, item, number)
+
+
+def _read(conn: sqlite3.Connection, numbers: list[int]) -> dict[Key, tuple[Chunk, str]]:
+    """Chunks by their numbers, each with the name of its document."""
+    if not numbers:
+        return {}
+    rows = conn.execute(
+        "SELECT chunks.number, documents.name, text, source_chapter, source_book, domain, category, position, id"
+        " FROM chunks JOIN documents ON documents.number = chunks.document"
+        " WHERE chunks.number IN (SELECT value FROM json_each(?))",
+        [json.dumps(numbers)],
+    )
+    return {number: (Chunk(*columns), document) for number, document, *columns in rows}
+
+
+def _shown(chunk: Chunk, found: Mapping[str, str] | None, words: str, marks: Marks) -> dict[str, tuple[str, ...]]:
+    """The snippets of a chunk: what the index shows, where it found the chunk, and what fits the words best if not."""
+    if found is None:
+        return {"text": (sentence(chunk.text, words, marks),)}
+    text = (marked(" ".join(found["text"].split()), marks),)
+    chapter = lines_of(found["source_chapter"], marks)
+    return {"source_chapter": chapter, "text": text} if chapter else {"text": text}
+
+
+def _embedder(given: Embedder | Callable[..., Any] | str | None, settings: Mapping[str, Any]) -> Embedder:
+    """The embedder that was given, or one made from the settings. Raises ConfigurationError."""
+    if hasattr(given, "embed"):
+        return cast(Embedder, given)
+    # Only now: what an embedder imports takes longer than a search by words.
+    from fetcher.texts.settings import TextSettings
+
+    made: Embedder = importlib.import_module("fetcher.embedders").make(
+        load(TextSettings, {**settings, "embedder": given})
+    )
+    return made
