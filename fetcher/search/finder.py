@@ -9,6 +9,7 @@ import sqlite3
 import threading
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import closing
+from importlib.util import find_spec
 from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, cast
@@ -78,21 +79,35 @@ class Search:
         with closing(connect_readonly(self._path)) as conn, explained(self._path):
             # A text that somebody else wrote may be anything.
             conn.text_factory = lambda data: data.decode("utf-8", "replace")
+            meant = None if mode == "text" else self._meant(conn, wanted, required=mode is not None)
+            # From here on all is seen as of one moment.
             conn.execute("BEGIN")
-            near = None if mode == "text" else self._near(conn, wanted, required=mode is not None)
-            found = _NOTHING if mode == "vector" else matches(conn, self._path, wanted, _depth(limit, near))
-            if near is None:
-                ranking = found.ranking
-            elif mode == "vector":
-                ranking = list(islice(distinct(near), limit))
-            else:
-                ranking = fused([found.ranking, list(islice(distinct(near), _depth(limit, near)))])[:limit]
+            found, ranking = self._ranked(conn, wanted, meant, limit, mode)
             return self._hits(conn, ranking, found, wanted, marks)
+
+    def _ranked(
+        self, conn: sqlite3.Connection, words: str, meant: bytes | None, limit: int, mode: Mode | None
+    ) -> tuple[Matches, list[Found]]:
+        """What the words match, and what is to be shown."""
+        if meant is None:
+            found = matches(conn, self._path, words, limit)
+            return found, found.ranking
+        near = distinct(_chunks_of(conn, self._nearest(conn, meant)))
+        if mode == "vector":
+            return _NOTHING, list(islice(near, limit))
+        depth = max(limit, _DEPTH)
+        # The vectors first: their lock orders the moments at which threads look, so that none sees an older table.
+        nearest = list(islice(near, depth))
+        found = matches(conn, self._path, words, depth)
+        return found, fused([found.ranking, nearest])[:limit]
 
     # --- by meaning -----------------------------------------------------------------------------------
 
-    def _near(self, conn: sqlite3.Connection, words: str, *, required: bool) -> Iterator[Found] | None:
-        """The chunks, nearest first; None where that cannot be told and is not required."""
+    def _meant(self, conn: sqlite3.Connection, words: str, *, required: bool) -> bytes | None:
+        """The vector of the words; None where there is nothing to compare it with, or no way to make it.
+
+        Where it is required, these are errors.
+        """
         try:
             model = self._model(conn)
         except StoreError:
@@ -100,16 +115,12 @@ class Search:
                 raise
             return None
         try:
-            with self._lock:
-                vector = self._embedded(words, *model)
-                vectors = self._loaded(conn, model[1])
-                nearest = vectors.nearest(vector)
+            return self._embedded(words, *model)
         except (ConfigurationError, RemoteError) as error:
             if required:
                 raise
             self._say(f"searching by words alone: {error}")
             return None
-        return _chunks_of(conn, nearest)
 
     def _model(self, conn: sqlite3.Connection) -> tuple[str, int]:
         """The name and the dimension of the model that made the vectors. Raises StoreError when there are none."""
@@ -124,16 +135,19 @@ class Search:
 
     def _embedded(self, words: str, name: str, dimension: int) -> bytes:
         """The vector of the words, by the model that made the others. Raises ConfigurationError and RemoteError."""
-        if self._embedder is None:
-            self._embedder = _embedder(self._given, self._settings)
-        other = self._embedder.name
-        if other != name:
+        if find_spec("numpy") is None:
+            raise ConfigurationError("vectors are searched with numpy: pip install 'fetcher[embed]'")
+        with self._lock:
+            if self._embedder is None:
+                self._embedder = _embedder(self._given, self._settings)
+            embedder = self._embedder
+        if embedder.name != name:
             raise ConfigurationError(
-                f"the vectors of {self._path} are of {name}, not of {other}: set EMBEDDER and EMBED_MODEL to what made"
-                " them"
+                f"the vectors of {self._path} are of {name}, not of {embedder.name}: set EMBEDDER and EMBED_MODEL to"
+                " what made them"
             )
         try:
-            (vector,) = self._embedder.embed([words])
+            (vector,) = embedder.embed([words])
         except RequestFailed as error:
             raise RemoteError(f"the words cannot be embedded: {error}") from error
         if len(vector) != 4 * dimension:
@@ -143,21 +157,22 @@ class Search:
             )
         return vector
 
-    def _loaded(self, conn: sqlite3.Connection, dimension: int) -> Vectors:
-        """The vectors, with all that have come since. Raises ConfigurationError where numpy is not installed."""
-        try:
-            from fetcher.search.vectors import Vectors
-        except ImportError as error:
-            raise ConfigurationError(f"vectors need numpy: pip install 'fetcher[embed]' ({error})") from error
-        if self._vectors is None or self._vectors.dimension != dimension:
-            self._vectors = Vectors(dimension)
-        self._vectors.refresh(conn)
-        if self._vectors.skipped:
-            self._say(
-                f"{self._vectors.skipped:,} vectors of {self._path} are passed over: they have not {dimension} numbers,"
-                " or no direction"
-            )
-        return self._vectors
+    def _nearest(self, conn: sqlite3.Connection, vector: bytes) -> Iterator[tuple[int, float]]:
+        """The rows of all vectors that there are by now, nearest first."""
+        # Only now: a search by words needs no numpy.
+        from fetcher.search.vectors import Vectors
+
+        with self._lock:
+            if self._vectors is None or 4 * self._vectors.dimension != len(vector):
+                self._vectors = Vectors(len(vector) // 4)
+            self._vectors.refresh(conn)
+            nearest = self._vectors.nearest(vector)
+            if skipped := self._vectors.skipped:
+                self._say(
+                    f"vectors of {self._path} that are passed over, being of another length or without direction:"
+                    f" {skipped:,}"
+                )
+        return nearest
 
     def _say(self, message: str) -> None:
         if message not in self._said:
@@ -187,10 +202,6 @@ class Search:
             assert key is not None
             hits.append(Hit(key, each.rank, shown, chunk, document))
         return hits
-
-
-def _depth(limit: int, near: Iterator[Found] | None) -> int:
-    return limit if near is None else max(limit, _DEPTH)
 
 
 def _chunks_of(conn: sqlite3.Connection, nearest: Iterator[tuple[int, float]]) -> Iterator[Found]:

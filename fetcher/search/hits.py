@@ -64,7 +64,7 @@ def sentence(text: str, words: str, marks: Marks) -> str:
 
 
 _WORD = re.compile(r"\w+")
-_SENTENCE_END = re.compile(r"(?<=[.!?…])\s+|\n\s*\n")
+_SENTENCE_END = re.compile(r"\s(?:(?<=[.!?…]\s)\s*|(?<=\n)\s*\n)")
 
 
 def _from_first(words: list[str], wanted: set[str]) -> list[str]:
