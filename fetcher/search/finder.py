@@ -31,7 +31,7 @@ log = logging.getLogger("fetcher")
 
 Mode = Literal["text", "vector", "hybrid"]
 
-_DEPTH = 200
+_DEPTH = 100
 """So many of each ranking are fused, or the limit if that is more."""
 
 _NOTHING = Matches([], {})

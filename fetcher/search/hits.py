@@ -51,7 +51,10 @@ def sentence(text: str, words: str, marks: Marks) -> str:
     """The sentence of a text that has the most of the words, or its beginning where none has any; on one line."""
     wanted = set(_WORD.findall(words.casefold()))
     best, most = "", 0
-    for each in _SENTENCE_END.split(text):
+    # Most that is near in meaning has none of the words: that is seen at a glance.
+    folded = text.casefold()
+    some = any(word in folded for word in wanted)
+    for each in _SENTENCE_END.split(text) if some else ():
         has = len(wanted.intersection(_WORD.findall(each.casefold())))
         if has > most:
             best, most = each, has
