@@ -147,6 +147,14 @@ def test_what_words_alone_find_is_found_by_hybrid_too(books: Path, embedder: Wor
     assert "A word not embedded yet" in texts(search(books, "embedded", mode="hybrid", embedder=embedder))
 
 
+def test_what_is_second_to_both_comes_before_what_is_first_to_one(embedder: WordHashes) -> None:
+    add(DB, "words.txt", "stars stars stars")
+    add(DB, "meaning.txt", "starlight", "stars, moons", embedder=embedder)
+    first = {mode: texts(search(DB, "stars", mode=mode, embedder=embedder))[0] for mode in ("text", "vector")}  # type: ignore[arg-type]
+    assert first == {"text": "stars stars stars", "vector": "starlight"}
+    assert texts(search(DB, "stars", 1, mode="hybrid", embedder=embedder)) == ["stars, moons"]
+
+
 places = st.lists(st.integers(0, 9), unique=True)
 
 
@@ -298,9 +306,19 @@ def test_vectors_are_read_once(books: Path, embedder: WordHashes, monkeypatch: p
     assert read == [3]
 
 
-def test_several_threads_may_search_at_once(books: Path, embedder: WordHashes) -> None:
+def test_several_threads_may_search_at_once(books: Path, embedder: WordHashes, monkeypatch: pytest.MonkeyPatch) -> None:
+    from fetcher.search.vectors import Vectors
+
+    refresh = Vectors.refresh
+
+    def alone(self: Vectors, conn: sqlite3.Connection) -> None:
+        assert finder_._lock.locked(), "two threads might load at once"
+        refresh(self, conn)
+
+    monkeypatch.setattr(Vectors, "refresh", alone)
     finder_, start = Search(books, embedder), threading.Barrier(4)
-    expected = {words: search(books, words, embedder=embedder) for words in ("whales", "bread", "stars", "sleep")}
+    expected = {words: finder_.find(words) for words in ("whales", "bread", "stars", "sleep")}
+    finder_ = Search(books, embedder)
     wrong: list[Any] = []
 
     def look(words: str) -> None:

@@ -99,7 +99,7 @@ class Search:
         # The vectors first: their lock orders the moments at which threads look, so that none sees an older table.
         nearest = list(islice(near, depth))
         found = matches(conn, self._path, words, depth)
-        return found, fused([found.ranking, nearest])[:limit]
+        return found, fused([found.ranking, nearest], limit)
 
     # --- by meaning -----------------------------------------------------------------------------------
 

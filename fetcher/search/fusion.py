@@ -38,8 +38,9 @@ def distinct(ranking: Iterable[Found]) -> Iterator[Found]:
             yield found
 
 
-def fused(rankings: Sequence[Sequence[Found]]) -> list[Found]:
-    """One ranking of several by reciprocal rank: each thing scores the sum of 1 / (K + place), and ranks by minus that.
+def fused(rankings: Sequence[Sequence[Found]], limit: int | None = None) -> list[Found]:
+    """The first `limit` of one ranking made of several: each thing scores the sum of 1 / (K + place), and ranks by
+    minus that.
 
     What scores the same keeps the order in which it was found. An item that any ranking found by a chunk names it.
     """
@@ -51,5 +52,5 @@ def fused(rankings: Sequence[Sequence[Found]]) -> list[Found]:
             known = first.setdefault(found.what, found)
             if known.chunk is None:
                 first[found.what] = found
-    ranked = sorted(scores, key=lambda what: -scores[what])
+    ranked = sorted(scores, key=lambda what: -scores[what])[:limit]
     return [replace(first[what], rank=-scores[what]) for what in ranked]

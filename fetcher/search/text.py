@@ -78,7 +78,7 @@ def matches(conn: sqlite3.Connection, path: Path, words: str, depth: int) -> Mat
                     raise
         if found:
             rankings = [ranking for ranking in found.values() if ranking]
-            ranking = fused(rankings)[:depth] if len(rankings) > 1 else next(iter(rankings), [])
+            ranking = fused(rankings, depth) if len(rankings) > 1 else next(iter(rankings), [])
             return Matches(ranking, dict.fromkeys(found, query))
     raise AssertionError(words)
 
