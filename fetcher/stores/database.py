@@ -39,6 +39,7 @@ class Database:
         self.warn = warn
         self._wal_told = 0
         self._turn: threading.Lock | None = None
+        self._others: list[Database] = []
         self._lock: int | None = lock(path)
         try:
             with explained(path):
@@ -53,12 +54,13 @@ class Database:
         return cls._of(path, connect_readonly(path))
 
     def beside(self) -> Self:
-        """Another connection to the same file, for another thread. Raises StoreError."""
+        """Another connection to the same file, for another thread; closed with this one. Raises StoreError."""
         self._turn = self._turn or threading.Lock()
         with explained(self.path):
             other = self._of(self.path, connect(self.path, any_thread=True))
         other.stopped, other.warn, other._turn = self.stopped, self.warn, self._turn
         other.wait_briefly()
+        self._others.append(other)
         return other
 
     @classmethod
@@ -66,7 +68,7 @@ class Database:
         made = object.__new__(cls)
         made.path, made.conn = path, conn
         made.stopped, made.warn = lambda: False, lambda _: None
-        made._wal_told, made._turn, made._lock = 0, None, None
+        made._wal_told, made._turn, made._lock, made._others = 0, None, None, []
         return made
 
     def wait_briefly(self) -> None:
@@ -74,7 +76,9 @@ class Database:
         self.conn.execute("PRAGMA busy_timeout = 250")
 
     def close(self) -> None:
-        """Close the connection, and let go of the lock."""
+        """Close the connection and those beside it, and let go of the lock."""
+        for other in self._others:
+            other.close()
         if hasattr(self, "conn"):
             self.conn.close()
         if self._lock is not None:
