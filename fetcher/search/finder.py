@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib
 import json
 import logging
 import sqlite3
@@ -14,13 +13,14 @@ from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, cast
 
-from fetcher.embedders import Embedder
+from fetcher.embedders import Embedder, make
 from fetcher.errors import ConfigurationError, RemoteError, RequestFailed, StoreError
 from fetcher.model import Key
 from fetcher.search.fusion import Found, distinct, fused
 from fetcher.search.hits import Hit, Marks, lines_of, marked, sentence
 from fetcher.search.text import CHUNKS, ITEMS, Matches, matches, snippets
-from fetcher.settings import load
+from fetcher.settings import Settings, load
+from fetcher.stop import Stop
 from fetcher.stores.file import connect_readonly, explained
 from fetcher.texts.chunk import Chunk
 
@@ -243,9 +243,10 @@ def _embedder(given: Embedder | Callable[..., Any] | str | None, settings: Mappi
     if hasattr(given, "embed"):
         return cast(Embedder, given)
     # Only now: what an embedder imports takes longer than a search by words.
+    from fetcher.governor import Governor
     from fetcher.texts.settings import TextSettings
 
-    made: Embedder = importlib.import_module("fetcher.embedders").make(
-        load(TextSettings, {**settings, "embedder": given})
+    stop = Stop()
+    return make(
+        load(TextSettings, {**settings, "embedder": given}), load(Settings, {}), Governor(stop, parallel=1), stop
     )
-    return made
