@@ -242,6 +242,7 @@ def test_a_page_in_html_is_no_judgement_about_the_key(openai: Openai) -> None:
             },
             360,
         ),
+        ({"x-ratelimit-reset-requests": "1s", "x-ratelimit-reset-tokens": "1.5s"}, 1.5),
         ({"x-ratelimit-remaining-requests": "3", "x-ratelimit-reset-requests": "1s"}, None),
         ({"x-ratelimit-reset-requests": "soon"}, None),
         ({"x-ratelimit-reset-requests": "1763800000"}, None),
@@ -474,6 +475,18 @@ def test_a_function_may_say_itself_what_went_wrong() -> None:
     error = made.fails()
     assert (error.outcome, error.retry_after) == (Outcome.LIMITED, 1.5)
     assert made.governor.traffic().limited == 1
+
+
+def test_a_call_that_ends_in_a_stop_leaves_its_place_to_others() -> None:
+    def stopped(texts: Sequence[str]) -> Any:
+        raise Stopped("now")
+
+    made = Made(embedder=stopped)
+    for _ in range(2):
+        with pytest.raises(Stopped):
+            made.embed()
+    assert made.governor.traffic().in_flight == 0
+    assert not made.governor.traffic().outcomes
 
 
 def test_a_function_keeps_to_one_dimension() -> None:

@@ -9,7 +9,7 @@ from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import pytest
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 from fetcher.embedders import Embedder, make
@@ -322,12 +322,19 @@ def test_every_good_text_has_its_vector_and_every_bad_one_a_failure(
     assert len(picky.asked) <= 2 * count + 1
 
 
-@given(count=st.integers(2, 100), bad=st.sets(st.integers(0, 99)), data=st.data())
-def test_nothing_is_lost_where_nothing_is_known_of_the_embedder(count: int, bad: set[int], data: Any) -> None:
+@given(count=st.integers(2, 100), bad=st.sets(st.integers(0, 99)))
+@example(count=2, bad={0})
+@example(count=8, bad={0})
+def test_nothing_is_lost_where_nothing_is_known_of_the_embedder(count: int, bad: set[int]) -> None:
     texts = {str(number): f"text {number}" for number in range(count)}
     refused = {texts[str(number)] for number in bad if number < count}
-    found = embed(Picky(bad=list(refused)), texts)
+    picky = Picky(bad=list(refused))
+    found = embed(picky, texts)
     failed = failures(found)
+    alone = [asked[0] for asked in picky.asked if len(asked) == 1]
+    assert len(alone) == len(set(alone)), "no text is asked for alone twice"
+    embedded = [text for asked in picky.asked if not refused.intersection(asked) for text in asked]
+    assert len(embedded) == len(set(embedded)), "no text is embedded twice"
     assert all(found[key] == texts[key].encode() for key in texts if key not in failed)
     assert refused <= {texts[key] for key in failed}
     for key, error in failed.items():
@@ -345,6 +352,21 @@ def test_a_text_that_its_embedder_knows_to_be_bad_fails_for_good_at_once() -> No
     found = embed(Picky(bad=["text 0", "text 2"], lasting=True), texts)
     assert set(failures(found)) == {"0", "2"}
     assert all(error.lasting for error in failures(found).values())
+
+
+def test_two_texts_that_fail_each_for_a_reason_of_its_own_are_two_failures() -> None:
+    class Choosy(Picky):
+        def embed(self, texts: Sequence[str]) -> list[bytes]:
+            self.asked.append(list(texts))
+            raise RequestFailed(Outcome.MALFORMED, f"{texts[0]} is refused", status=400)
+
+    choosy = Choosy()
+    found = embed(choosy, {"a": "salt", "b": "pepper"})
+    assert {key: str(error) for key, error in failures(found).items()} == {
+        "a": "salt is refused",
+        "b": "pepper is refused",
+    }
+    assert [len(asked) for asked in choosy.asked] == [2, 1, 1], "neither is asked for alone twice"
 
 
 def test_a_stop_is_no_failure() -> None:

@@ -44,12 +44,10 @@ class Accepted:
             with self._lock:
                 self._largest = max(self._largest, count)
 
-    def refused(self, count: int) -> None:
-        """So many texts at once were refused, and each of them was embedded among fewer."""
+    def refused_for_number(self) -> None:
+        """Texts were refused together, and each of them was embedded among fewer: as many as ever went well do."""
         with self._lock:
-            # Where as many went well before, it was not their number.
-            if count > self._largest:
-                self._most = self._largest
+            self._most = self._largest
 
 
 def embed_batch(
@@ -102,8 +100,8 @@ class _Batch:
         keys = [key for key in keys if key not in self.found]
         most = self.accepted.most(len(keys))
         if most < len(keys):
-            whole = [self.embed(keys[begin : begin + most]) for begin in range(0, len(keys), most)]
-            return all(whole)
+            parts = [self.embed(keys[begin : begin + most]) for begin in range(0, len(keys), most)]
+            return all(parts)
         error = self._ask(keys) if keys else None
         if error is None:
             return True
@@ -119,7 +117,7 @@ class _Batch:
         first, second = self.embed(keys[:middle]), self.embed(keys[middle:])
         whole = first and second
         if whole and error.status in (*_REFUSED, None):
-            self.accepted.refused(len(keys))
+            self.accepted.refused_for_number()
         return whole
 
     def _ask(self, keys: Sequence[str]) -> RequestFailed | None:
