@@ -50,7 +50,7 @@ def declared_encoding(start: bytes) -> str:
 
 
 def decoded(reader: Reader, start: bytes, encoding: str) -> Iterator[str]:
-    """The characters, in pieces, with every line end a `\\n`. Raises Unreadable."""
+    """The characters, in pieces, with plain line ends. Raises Unreadable."""
     decoder = io.IncrementalNewlineDecoder(codecs.getincrementaldecoder(encoding)(), translate=True)
     passed = 0
     piece = start or reader.read(PIECE_BYTES)

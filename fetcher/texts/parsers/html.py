@@ -18,7 +18,8 @@ _WITHIN_NAMES = """
 _WITHIN = frozenset(_WITHIN_NAMES.split())
 """Elements within a line; all others end a paragraph."""
 _CELLS = {"td", "th"}
-_SPACES = re.compile(r"\s+")
+_SPACES = re.compile(r"[^\S ]\s*| \s+")
+"""Blanks that are not a single space already."""
 _EDGES = re.compile(r" *\n *")
 _DOUBLED = re.compile(r"  +")
 _MOST_HEADING = 1000
