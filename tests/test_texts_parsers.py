@@ -109,7 +109,7 @@ def test_a_mark_tells_the_encoding(encoding: str) -> None:
 
 
 def test_what_is_no_utf_8_is_refused_with_its_place() -> None:
-    with pytest.raises(Unreadable, match="^byte 300,003 is no UTF-8: save it as UTF-8$"):
+    with pytest.raises(Unreadable, match=r"^byte 300,003 is no UTF-8: save it as UTF-8$"):
         blocks("a.txt", b"ab" * 150_000 + b"cd\xe4e")
 
 
@@ -191,8 +191,9 @@ def test_a_page_is_read_as_a_person_sees_it() -> None:
 @given(st.lists(st.integers(0, 330), max_size=20))
 def test_a_page_is_the_same_however_it_is_cut(cuts: list[int]) -> None:
     text = (
-        "<title>T &lt;</title><h2>A&amp;B</h2><!-- no --><p class='x > y'>one &eacute; two<script>var a = '<p>';</script>"
-        "<br/>three<pre> a\n b </pre><h3>C</h3>end &#8211; of it &notanentity; <![if !IE]>x<![endif]> a < b"
+        "<title>T &lt;</title><h2>A&amp;B</h2><!-- no --><p class='x > y'>one &eacute; two"
+        "<script>var a = '<p>';</script><br/>three<pre> a\n b </pre><h3>C</h3>end &#8211; of it &notanentity;"
+        " <![if !IE]>x<![endif]> a < b"
     )
     places = [0, *sorted(min(cut, len(text)) for cut in cuts), len(text)]
     assert list(html.blocks([text[a:b] for a, b in itertools.pairwise(places)])) == page(text)
@@ -229,7 +230,8 @@ NAV = """<html xmlns:epub="http://www.idpf.org/2007/ops"><body><nav epub:type="t
 <li><a href="text/b%20b.xhtml#top">The <i>first</i></a></li></ol></nav>
 <nav epub:type="landmarks"><a href="text/a.xhtml">Start</a></nav></body></html>"""
 NCX = """<!DOCTYPE ncx PUBLIC "-//NISO//DTD ncx 2005-1//EN" "http://127.0.0.1:1/ncx-2005-1.dtd">
-<ncx><navMap><navPoint><navLabel><text>From ncx</text></navLabel><content src="text/b b.xhtml"/></navPoint></navMap></ncx>
+<ncx><navMap><navPoint>
+<navLabel><text>From ncx</text></navLabel><content src="text/b b.xhtml"/></navPoint></navMap></ncx>
 """
 
 
@@ -305,7 +307,7 @@ def test_a_damaged_book_is_refused() -> None:
     data = bytearray(Path("book.epub").read_bytes())
     place = data.index(b"b b.xhtml") + 20
     data[place : place + 40] = bytes(40)
-    with pytest.raises(Unreadable, match="the archive cannot be read|b b.xhtml"):
+    with pytest.raises(Unreadable, match=r"the archive cannot be read|b b.xhtml"):
         blocks("broken.epub", bytes(data))
 
 
@@ -356,7 +358,7 @@ def test_a_json_file_that_breaks_off_gives_what_came_before() -> None:
     Path("a.json").write_text('[{"text": "a"}, {"text": ')
     found = parse("a.json")
     assert [next(found), next(found)] == [Section(), "a"]
-    with pytest.raises(Unreadable, match="^:1: no JSON: it ends too early$"):
+    with pytest.raises(Unreadable, match=r"^:1: no JSON: it ends too early$"):
         next(found)
 
 

@@ -40,20 +40,27 @@ class Reader:
         if self._here:
             yield from self._pieces_here(path, document_name)
             return
-        worker = self._claimed()
-        good = False
-        try:
-            yield from worker.pieces(self._sent, path, document_name)
-            good = True
-        except RequestFailed:
-            good = True
-            raise
-        except WorkerDied as error:
-            if self._closed:
-                raise Stopped("the reader is closed") from None
-            raise RequestFailed(Outcome.MALFORMED, f"{shown(path)}: {error}", lasting=True) from None
-        finally:
-            self._give_back(worker, good=good)
+        while True:
+            worker = self._claimed()
+            again = worker.used
+            good = False
+            try:
+                for piece in worker.pieces(self._sent, path, document_name):
+                    again = False
+                    yield piece
+                good = True
+                return
+            except RequestFailed:
+                good = True
+                raise
+            except WorkerDied as error:
+                if self._ended():
+                    raise Stopped("the reader is closed") from None
+                # A process may have died while it had nothing to do: a new one tells.
+                if not again:
+                    raise RequestFailed(Outcome.MALFORMED, f"{shown(path)}: {error}", lasting=True) from None
+            finally:
+                self._give_back(worker, good=good)
 
     def close(self) -> None:
         """End all processes, in the middle of a document too."""
@@ -87,9 +94,6 @@ class Reader:
             self._free -= 1
             worker = self._idle.pop() if self._idle else None
         try:
-            if worker is not None and not worker.lives:
-                worker.end()
-                worker = None
             worker = worker or Worker()
         except BaseException:
             with self._changed:

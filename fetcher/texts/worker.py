@@ -41,6 +41,8 @@ class Worker:
         self._pool = ProcessPoolExecutor(1, context, _begin, (theirs,))
         self._lock = threading.Lock()
         self._pid: int | None = None
+        self.used = False
+        """Whether it has read a document before."""
         try:
             # Once this end is closed here, the pipe ends when the process does.
             with theirs, _alone():
@@ -50,14 +52,9 @@ class Worker:
             self.end()
             raise WorkerDied("the process that was to read it could not be started") from None
 
-    @property
-    def lives(self) -> bool:
-        """Whether a process that has nothing to do is still there."""
-        # It sends nothing unasked: what can be read now is the pipe's end.
-        return not self._pipe.poll()
-
     def pieces(self, how: bytes, path: str, document: str) -> Iterator[list[ChunkRow]]:
         """The rows of a document, read as pickled options say. Raises RequestFailed and WorkerDied."""
+        self.used = True
         try:
             self._pool.submit(_read, how, path, document)
             while (found := self._pipe.recv()) is not None:
