@@ -104,13 +104,14 @@ def test_a_title_names_the_book_and_a_file_without_a_folder_is_general() -> None
 
 
 @settings(suppress_health_check=[HealthCheck.function_scoped_fixture], deadline=None, max_examples=50)
-@given(st.lists(st.tuples(*[st.text(st.characters(codec=None), max_size=20)] * 5), max_size=10))
+@given(st.lists(st.tuples(*[st.text("a \n\0\ud800é", max_size=6)] * 5), max_size=10))
 def test_whatever_a_parser_gives_a_database_takes_and_positions_count(texts: list[tuple[str, ...]]) -> None:
     chunks = [Chunk(text, chapter, book, domain, category) for text, chapter, book, domain, category in texts]
     found = rows("a.txt", parser=lambda path: chunks)
     assert [row[1] for row in found] == list(range(len(found)))
     assert len(found) >= sum(any(not mark.isspace() and mark != "\0" for mark in text) for text, *_ in texts)
     assert all(row[2] and row[4] and row[5] and row[6] for row in found)
+    assert not any("\0" in value for row in found for value in row if isinstance(value, str))
     with closing(sqlite3.connect(":memory:")) as db:
         db.execute("CREATE TABLE c (id TEXT, p INTEGER, a TEXT, b TEXT, c TEXT, d TEXT, e TEXT, f TEXT) STRICT")
         db.executemany("INSERT INTO c VALUES (?, ?, ?, ?, ?, ?, ?, ?)", found)
@@ -529,9 +530,21 @@ def test_the_keys_that_stop_the_program_do_not_reach_its_processes(tmp_path: Pat
     assert not lives(child)
 
 
+def test_a_process_goes_on_whatever_its_group_is_told(tmp_path: Path) -> None:
+    with Reader(1, ReadingOptions(parser=PARSER)) as reader:
+        process = pid(reader)
+        found = reader.pieces(str(tmp_path / "endless"), "endless")
+        for told in (signal.SIGINT, signal.SIGTERM):
+            os.kill(process, told)
+            for _ in range(3):
+                assert next(found)
+        found.close()
+
+
 def test_a_process_ends_when_the_program_is_killed(tmp_path: Path) -> None:
     with script(STUCK, str(tmp_path / "stuck")) as process:
         child = stuck_process(tmp_path)
         process.kill()
-        process.wait(timeout=5)
-        eventually(lambda: not lives(child), 5, lambda: "it lives on")
+        _, err = process.communicate(timeout=20)
+        eventually(lambda: not lives(child), 5, "it lives on")
+    assert err == ""

@@ -22,6 +22,7 @@ from fetcher.texts.reading import ChunkRow, Parser, ReadingOptions, pieces
 from fetcher.words import said
 
 _SIGNALS = {signal.SIGINT, signal.SIGTERM}
+_LEAKS = "ignore::UserWarning:multiprocessing.resource_tracker"
 _starting = threading.Lock()
 
 
@@ -36,6 +37,7 @@ class Worker:
     """
 
     def __init__(self) -> None:
+        _start_tracker()
         context = get_context("spawn")
         self._pipe, theirs = context.Pipe(duplex=False)
         self._pool = ProcessPoolExecutor(1, context, _begin, (theirs,))
@@ -80,6 +82,19 @@ class Worker:
         self._pipe.close()
 
 
+def _start_tracker() -> None:
+    """What frees the locks of processes that a killed program leaves behind is to do so without a word.
+
+    Started later, it would also change which signals are blocked.
+    """
+    with _starting:
+        sys.warnoptions.append(_LEAKS)
+        try:
+            resource_tracker.ensure_running()
+        finally:
+            sys.warnoptions.remove(_LEAKS)
+
+
 @contextmanager
 def _alone() -> Iterator[None]:
     """While a process is started: it gets no signal before it knows what to do with it, and no main script.
@@ -88,8 +103,6 @@ def _alone() -> Iterator[None]:
     without `if __name__ == "__main__"`.
     """
     with _starting:
-        # It changes which signals are blocked when it is started itself.
-        resource_tracker.ensure_running()
         main = sys.modules["__main__"]
         before = signal.pthread_sigmask(signal.SIG_BLOCK, _SIGNALS)
         sys.modules["__main__"] = types.ModuleType("__main__")
