@@ -612,12 +612,16 @@ class Engine:
             self._fetching += 1
             self._details.send((key,), _go_on_with, key, rest)
 
-    def _detail_failed(self, key: Key, error: RequestFailed) -> None:
-        """An item did not come; one more attempt is spent on it."""
-        plan = self._plan
+    def _details_failed(self, keys: Sequence[Key], error: RequestFailed) -> None:
+        """What was asked for together did not come; one more attempt is spent on each, and they come back together."""
+        wait = backoff(self._claimed[keys[0]].attempts + 1, self._plan.max_backoff)
+        due_at = self._stop.time() + wait
+        for key in keys:
+            self._detail_failed(key, error, wait, due_at)
+
+    def _detail_failed(self, key: Key, error: RequestFailed, wait: float, due_at: float) -> None:
         attempts = self._claimed[key].attempts + 1
-        for_good = error.lasting or error.outcome is Outcome.DENIED or attempts > plan.max_retries
-        wait = backoff(attempts, plan.max_backoff)
+        for_good = error.lasting or error.outcome is Outcome.DENIED or attempts > self._plan.max_retries
         log.info(
             "%s %s: %s; %s",
             self._stage.name,
@@ -634,7 +638,7 @@ class Engine:
                 error.status,
                 error.body,
                 attempts,
-                None if for_good else self._stop.time() + wait,
+                None if for_good else due_at,
             )
         )
 
@@ -664,8 +668,7 @@ class Engine:
         if isinstance(about, _Listing):
             self._page_failed(about, error)
         else:
-            for key in about:
-                self._detail_failed(key, error)
+            self._details_failed(about, error)
 
     def _again(self, about: _Due) -> None:
         """Ask once more, as if it had not been asked for yet."""

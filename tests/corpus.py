@@ -70,7 +70,8 @@ def add(
     """Add a document with a chunk for each text; with an embedder also their vectors."""
     with writing(path) as conn:
         (number,) = conn.execute(
-            "INSERT INTO documents (name, item, first_seen_at) VALUES (?, ?, 0) RETURNING number", [document, item]
+            "INSERT INTO documents (name, item, first_seen_at, listed_at) VALUES (?, ?, 0, 0) RETURNING number",
+            [document, item],
         ).fetchone()
         for position, text in enumerate(texts):
             (chunk,) = conn.execute(

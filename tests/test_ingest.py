@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import json
 import os
 import random
@@ -15,8 +16,8 @@ from typing import Any
 
 import pytest
 
-from fetcher import ConfigurationError, Interrupted, Stop, StoreError
-from fetcher.simulator import Simulator, World
+from fetcher import ConfigurationError, Interrupted, LoginError, Stop, StoreError
+from fetcher.simulator import Answer, EmbeddingsWorld, Limit, Profile, Share, Simulator, World
 from fetcher.texts.chunk import Chunk
 from fetcher.texts.ingest import TextSummary, embed, ingest
 from tests.fakes import Died, death
@@ -119,6 +120,23 @@ def test_a_text_that_stands_in_many_places_is_embedded_once(tmp_path: Path) -> N
     assert sorted(embedder.texts) == ["a third", "another", "the same"]
     assert one(tmp_path / "t.db", "SELECT count(*) FROM chunks") == 53
     assert_whole(tmp_path / "t.db")
+
+
+def test_what_is_below_a_folder_that_cannot_be_looked_into_is_not_taken_for_gone(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    a, db = write_lines(tmp_path / "in" / "closed" / "a.txt", "one"), tmp_path / "t.db"
+    run(tmp_path / "in", db)
+    look = os.scandir
+
+    def closed(path: Any) -> Any:
+        if str(path) == str(a.parent):
+            raise PermissionError(13, "Permission denied")
+        return look(path)
+
+    monkeypatch.setattr(os, "scandir", closed)
+    assert run(tmp_path / "in", db).vanished == 0
+    assert column(db, "SELECT name FROM documents WHERE unlisted_at IS NOT NULL") == []
 
 
 def test_a_document_that_is_gone_is_marked_and_comes_back(tmp_path: Path) -> None:
@@ -233,6 +251,83 @@ def by_api(simulator: Simulator, **settings: Any) -> dict[str, Any]:
     return {"embedder": "openai", "embed_base_url": f"{simulator.url}", "max_backoff_seconds": 0.05, **settings}
 
 
+WORDS = [f"text {number}" for number in range(40)]
+
+
+def test_an_api_embeds_and_its_answers_are_what_is_stored(tmp_path: Path) -> None:
+    with Simulator(EmbeddingsWorld(dimension=16)) as simulator:
+        file, db = write_lines(tmp_path / "a.txt", *WORDS), tmp_path / "t.db"
+        summary = run(file, db, **by_api(simulator))
+        assert summary.vectors == 40
+        assert query(db, "SELECT dimension FROM models") == [(16,)]
+        assert simulator.requests["embeddings"] == 11, "one to see that it works, 10 of 4 texts each"
+        for text, vector in query(db, "SELECT text, vector FROM chunks JOIN vectors USING (hash)"):
+            assert vector == simulator.world.vector(text)
+
+
+def test_a_limited_api_is_asked_at_its_pace_and_nothing_fails(tmp_path: Path) -> None:
+    with Simulator(EmbeddingsWorld(), profile=Profile(limits=(Limit(20, burst=5),))) as simulator:
+        file, db = write_lines(tmp_path / "a.txt", *WORDS), tmp_path / "t.db"
+        summary = run(file, db, **by_api(simulator))
+        assert (summary.vectors, summary.parked) == (40, 0)
+        assert summary.stages["embed"].counts.limited == simulator.wrong["limit"]
+        assert one(db, "SELECT learned FROM sources") is not None
+
+
+def test_a_bad_text_of_an_api_is_one_failure_with_its_evidence(tmp_path: Path) -> None:
+    with Simulator(EmbeddingsWorld(bad_word="unembeddable")) as simulator:
+        file, db = write_lines(tmp_path / "a.txt", *WORDS, "an unembeddable one"), tmp_path / "t.db"
+        summary = run(file, db, **by_api(simulator))
+        assert (summary.vectors, summary.parked) == (40, 1)
+        ((text, status, body),) = query(db, "SELECT text, status, body FROM failures JOIN chunks ON hash = key")
+        assert (text, status) == ("an unembeddable one", 400)
+        assert b"error" in body
+
+
+def test_an_api_that_takes_fewer_at_once_is_asked_for_fewer(tmp_path: Path) -> None:
+    with Simulator(EmbeddingsWorld(max_batch=8)) as simulator:
+        file, db = write_lines(tmp_path / "a.txt", *WORDS), tmp_path / "t.db"
+        assert run(file, db, embed_batch_size=32, **by_api(simulator)).vectors == 40
+
+
+def test_a_wrong_key_ends_the_run_before_anything_is_lost(tmp_path: Path) -> None:
+    with Simulator(EmbeddingsWorld(key="right")) as simulator:
+        file, db = write_lines(tmp_path / "a.txt", *WORDS), tmp_path / "t.db"
+        with pytest.raises(LoginError, match="EMBED_API_KEY"):
+            run(file, db, embed_api_key="wrong", **by_api(simulator))
+        assert query(db, "SELECT * FROM failures") == []
+        assert b"wrong" not in db.read_bytes()
+        assert run(file, db, embed_api_key="right", **by_api(simulator)).vectors == 40
+
+
+def test_a_key_that_is_taken_away_in_the_middle_ends_the_run_and_costs_no_text(tmp_path: Path) -> None:
+    asked = iter(range(1000))
+
+    def faults(_: Any) -> Answer | None:
+        return (
+            Answer(401, {"Content-Type": "application/json"}, b'{"error": {"message": "no"}}')
+            if next(asked) > 5
+            else None
+        )
+
+    with Simulator(EmbeddingsWorld(), faults=faults) as simulator:
+        file, db = write_lines(tmp_path / "a.txt", *WORDS), tmp_path / "t.db"
+        with pytest.raises(LoginError):
+            run(file, db, max_embed_concurrency_min=1, max_embed_concurrency=1, **by_api(simulator))
+    assert query(db, "SELECT * FROM failures") == []
+    with Simulator(EmbeddingsWorld()) as simulator:
+        run(file, db, **by_api(simulator))
+    assert one(db, "SELECT count(*) FROM vectors") == 40
+
+
+def test_an_api_that_comes_and_goes_costs_no_text(tmp_path: Path) -> None:
+    with Simulator(EmbeddingsWorld(), profile=Profile(seed=1, mishaps=(Share("unavailable", 0.3),))) as simulator:
+        file, db = write_lines(tmp_path / "a.txt", *WORDS), tmp_path / "t.db"
+        summary = run(file, db, **by_api(simulator))
+        assert (summary.vectors, summary.parked) == (40, 0)
+    assert_totals(db)
+
+
 # --- an end before the end ----------------------------------------------------------------------------
 
 
@@ -246,6 +341,7 @@ def test_nothing_of_a_batch_that_dies_is_stored_and_the_next_run_completes_it(tm
         db = tmp_path / f"{at}.db"
         with death(at, after=chance.random() < 0.5), pytest.raises((Died, Interrupted, StoreError)):
             run(file, db)
+        gc.collect()  # A dead process holds no statement; here one may be kept by the error.
         if db.exists() and query(db, "SELECT 1 FROM sqlite_master WHERE name = 'stages'"):
             assert_totals(db)
         run(file, db)

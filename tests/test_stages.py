@@ -86,7 +86,7 @@ def test_keys_go_out_in_full_batches_and_what_is_left_goes_last(texts: Database)
     asked = Asked()
     summary = engine(texts, asked, FakeStop()).run()
     assert [len(each) for each in asked.batches] == [4, 4, 3]
-    assert sorted(sum(asked.batches, [])) == keys(11)
+    assert sorted(key for batch in asked.batches for key in batch) == keys(11)
     assert (summary.counts.stored, column(DB, "SELECT count(*) FROM vectors"), query(DB, "SELECT * FROM work")) == (
         11,
         [11],

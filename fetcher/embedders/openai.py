@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import copy
 import logging
 import re
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import Any, Self
 
 import msgspec
 from pydantic import SecretStr
@@ -93,6 +94,12 @@ class OpenAI:
         if vectors:
             self._dimension = len(vectors[0]) // 4
         return vectors
+
+    def going_first(self) -> Self:
+        """This embedder, its requests going ahead of all that wait or are held back."""
+        other = copy.copy(self)
+        other._client = self._client.going_first()
+        return other
 
     def close(self) -> None:
         """Close the connections."""

@@ -160,6 +160,15 @@ def listing_time(conn: sqlite3.Connection, now: int) -> int:
     return now if last is None else max(now, last + 1)
 
 
+def keep_listed(db: Database, folder: str, now: int) -> None:
+    """Nobody can tell what is below this folder: what was there before counts as listed at `now` (Unix seconds)."""
+    with db.transaction():
+        db.conn.execute(
+            "UPDATE documents SET listed_at = ? WHERE name >= ? || '/' AND name < ? || '0' AND unlisted_at IS NULL",
+            [now, folder, folder],
+        )
+
+
 def unlist(db: Database, folder: str, now: int) -> int:
     """Mark the documents below a folder that were not listed at `now` (Unix seconds); how many there were."""
     with db.transaction():

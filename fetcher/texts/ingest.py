@@ -23,7 +23,16 @@ from fetcher.settings import Settings, load
 from fetcher.stop import Stop
 from fetcher.stores.database import Database
 from fetcher.stores.stages import CategoryWriter, DocumentWriter, StageStore, VectorWriter
-from fetcher.stores.texts import STAGES, enlist, enlist_categories, listing_time, open_texts, recorded_model, unlist
+from fetcher.stores.texts import (
+    STAGES,
+    enlist,
+    enlist_categories,
+    keep_listed,
+    listing_time,
+    open_texts,
+    recorded_model,
+    unlist,
+)
 from fetcher.texts.documents import Document, scan
 from fetcher.texts.items import Items
 from fetcher.texts.pipeline import Backlog, Line, Unlisted
@@ -227,6 +236,9 @@ class _Run:
             enlist(
                 self._db, self._source, "read", [(each.name, self._options.version(each), None) for each in some], now
             )
+            for each in some:
+                if each.size < 0:
+                    keep_listed(self._db, each.name, now)
         for root in roots:
             folder = os.path.abspath(os.fspath(root))  # noqa: PTH100 - links are followed by nobody here
             self._vanished += unlist(self._db, folder, now)
