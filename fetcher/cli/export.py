@@ -5,7 +5,9 @@ from __future__ import annotations
 import os
 import sys
 import time
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import click
 from tqdm import tqdm
@@ -66,7 +68,7 @@ def export(
                 json_columns=json_columns,
                 batch=load(TextSettings, {}).aggregate_batch_size,
                 to=None if out is not None else sys.stdout.buffer,
-                on_rows=lambda rows: bar.update(rows) and None,
+                on_rows=_shower(bar),
             )
         except BrokenPipeError:
             # Whoever reads has had enough. Python is not to complain when it ends either.
@@ -76,6 +78,15 @@ def export(
             raise Interrupted("interrupted; the files in place are whole: run again for the others") from None
     for line in _said(done, out, time.monotonic() - began):
         click.echo(line, err=True)
+
+
+def _shower(bar: tqdm[Any]) -> Callable[[int], None]:
+    """What moves the bar on by so many rows."""
+
+    def show(rows: int) -> None:
+        bar.update(rows)
+
+    return show
 
 
 def _said(done: Exported, out: Path | None, seconds: float) -> list[str]:

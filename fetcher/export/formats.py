@@ -162,14 +162,16 @@ class Parquet:
         arrow = self._arrow
         if field.kind == "vector":
             return self._vectors(field, values)
-        if field.kind in ("text", "json", "any"):
-            values = [each if each is None or type(each) is str else _plain(each) for each in values]
+        type_ = self._type(field)
         try:
-            return arrow.array(values, self._type(field))
+            return arrow.array(values, type_)
         except (arrow.ArrowInvalid, arrow.ArrowTypeError, OverflowError) as error:
-            raise StoreError(
-                f"{self._name}.{field.name} has come to hold something else while it was exported: run again"
-            ) from error
+            if type_ != arrow.string():
+                raise StoreError(
+                    f"{self._name}.{field.name} has come to hold something else while it was exported: run again"
+                ) from error
+            # Where any value may stand, its text does.
+            return arrow.array([each if each is None else _plain(each) for each in values], type_)
 
     def _vectors(self, field: Field, values: Sequence[bytes | None]) -> Any:
         arrow = self._arrow

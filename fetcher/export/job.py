@@ -87,7 +87,7 @@ class Job:
             found = groups_of_chunks(self.conn, rows, self._size(relation))
         else:
             found = groups(self.conn, rows, [sql[each] for each in self.by], self._size(relation))
-        for folder in {out, *_folders(out, len(self.by))}:
+        for folder in _folders(out, len(self.by)):
             clear(folder)
         for values, some in found:
             *folders, last = names.of(values)
@@ -157,4 +157,5 @@ class Job:
 
 def _folders(out: Path, depth: int) -> Iterator[Path]:
     """The folders in which files of groups by so many columns are."""
-    return (each for each in out.glob("/".join(["*"] * (depth - 1)) or ".") if each.is_dir())
+    found = out.glob("/".join(["*"] * (depth - 1))) if depth > 1 else [out]
+    return (each for each in found if each.is_dir())

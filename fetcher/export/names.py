@@ -64,12 +64,7 @@ def _text(value: Value) -> str:
 
 def _is_safe(text: str) -> bool:
     """Whether a text can be a file's name on any system, looks like no marked one, and is not changed by copying."""
-    return (
-        text == _cleaned(text)
-        and unicodedata.is_normalized("NFC", text)
-        and not _RESERVED.match(text)
-        and not _MARKED.search(text)
-    )
+    return text == _cleaned(text) and unicodedata.is_normalized("NFC", text) and not _MARKED.search(text)
 
 
 def _cleaned(text: str) -> str:
@@ -77,6 +72,8 @@ def _cleaned(text: str) -> str:
     text = unicodedata.normalize("NFC", text)
     text = "".join("_" if each in _FORBIDDEN or not each.isprintable() else each for each in text)
     text = text.encode()[:LONGEST].decode(errors="ignore").rstrip(". ")
+    if _RESERVED.match(text):
+        return f"_{text}"
     return f"_{text[1:]}" if not text or text[0] in ".- ~" else text
 
 
