@@ -158,7 +158,7 @@ def test_a_page_is_found_by_the_index_and_nothing_is_sorted() -> None:
 
         with closing(sqlite3.connect(DB, factory=Explaining)) as watched:
             list(chunks_of(watched, chunks(), ("texts", "physics"), 2))
-            list(chunks_of(watched, chunks(dimension=3), ("texts", "physics"), 2, together=True))
+            list(chunks_of(watched, chunks(dimension=3), ("texts", "physics"), 2))
             list(pages(watched, chunks(), 2))
         assert len(plans) > 6
         assert not [each for each in plans if "TEMP B-TREE" in each or ("SCAN chunks" in each and "INDEX" not in each)]

@@ -88,8 +88,8 @@ def write_category(
 ) -> Written:
     """Write the chunks of a category as JSON to its file in the folder `out`, as `export` does; for a run's own thread.
 
-    `db` may be a connection of that thread. Of each `batch` of chunks the GIL is given up once. A category without
-    chunks has a file that says so. Raises ConfigurationError, StoreError.
+    `db` may be a connection of that thread; `batch` chunks are read at once. A category without chunks has a file that
+    says so. Raises ConfigurationError, StoreError.
     """
     path = None if isinstance(db, sqlite3.Connection) else Path(db)
     opened = nullcontext(db) if isinstance(db, sqlite3.Connection) else closing(connect_readonly(Path(db)))
@@ -104,7 +104,7 @@ def write_category(
         if place.parent.is_dir():
             clear(place.parent)
         relation = chunks().without(CATEGORY)
-        found = chunks_of(conn, relation, (domain, category), batch, together=True)
+        found = chunks_of(conn, relation, (domain, category), batch)
         with Replacement(place) as file:
             writer = Json(file, relation, {"domain": domain, "category": category})
             count = 0

@@ -87,19 +87,18 @@ class Csv:
 
     def __init__(self, sink: Sink, relation: Relation, head: Mapping[str, Value]) -> None:  # noqa: ARG002
         self._sink = sink
-        self._bytes = [at for at, each in enumerate(relation.fields) if each.kind in ("blob", "any")]
+        bytes_at = [at for at, each in enumerate(relation.fields) if each.kind in ("blob", "any")]
+        self._changes = [(at, _text_of_bytes) for at in bytes_at]
         self._put([tuple(each.name for each in relation.fields)])
 
     def write(self, rows: Sequence[Row]) -> None:
         """A record for each."""
-        if self._bytes:
-            rows = [_changed(row, self._bytes, [_text_of_bytes] * len(self._bytes)) for row in rows]
-        self._put(rows)
+        self._put([_changed(row, self._changes) for row in rows] if self._changes else rows)
 
     def end(self) -> None:
         """Nothing comes after the last record."""
 
-    def _put(self, rows: Sequence[Row]) -> None:
+    def _put(self, rows: Sequence[Sequence[Any]]) -> None:
         text = io.StringIO(newline="")
         csv.writer(text).writerows(rows)
         self._sink.write(text.getvalue().encode())
@@ -215,16 +214,19 @@ def _objects(fields: Sequence[Field]) -> Callable[[Sequence[Row]], list[Any]]:
 
     if not changes:
         return lambda rows: [struct(*row) for row in rows]
-    places, with_ = zip(*changes, strict=True)
-    return lambda rows: [struct(*_changed(row, places, with_)) for row in rows]
+    return lambda rows: [struct(*_changed(row, changes)) for row in rows]
 
 
-def _changed(row: Row, places: Sequence[int], with_: Sequence[Callable[[Any], Any]]) -> Row:
-    changed = list(row)
-    for at, change in zip(places, with_, strict=True):
-        if changed[at] is not None:
-            changed[at] = change(changed[at])
-    return tuple(changed)
+def _changed(row: Sequence[Any], changes: Sequence[tuple[int, Callable[[Any], Any]]]) -> Sequence[Any]:
+    """A row with some of its values changed; null stays null."""
+    changed = None
+    for at, change in changes:
+        value = row[at]
+        if value is not None:
+            if changed is None:
+                changed = list(row)
+            changed[at] = change(value)
+    return row if changed is None else changed
 
 
 def _changing(field: Field) -> Callable[[Any], Any]:

@@ -25,16 +25,9 @@ def pages(
     size: int,
     where: str = "1",
     parameters: Sequence[Value] = (),
-    *,
-    together: bool = False,
 ) -> Iterator[Sequence[Row]]:
-    """All rows in pages of `size`, each a short read of its own, as of one moment; a view is one long read.
-
-    `together` fetches each page as one JSON text, which takes longer and gives up the GIL once, not for every row.
-    That is for texts and whole numbers beside busy threads.
-    """
-    columns = [f"{each} AS key{at}" for at, each in enumerate(relation.key)]
-    columns += [f"{each.sql} AS field{at}" for at, each in enumerate(relation.fields)]
+    """All rows in pages of `size`, each a short read of its own, as of one moment; a view is one long read."""
+    columns = [*relation.key, *(each.sql for each in relation.fields)]
     select = f"SELECT {', '.join(columns)} FROM {relation.origin} WHERE {where}"
     width = len(relation.key)
     if not width:
@@ -45,15 +38,9 @@ def pages(
     while True:
         after = f" AND ({keys}) > ({marks(width)})" if last else ""
         sql = f"{select}{after} ORDER BY {keys} LIMIT {size}"
-        if together:
-            names = ", ".join(each.rpartition(" AS ")[2] for each in columns)
-            sql = f"SELECT json_group_array(json_array({names})) FROM ({sql})"
-            rows = decode(_fetched(conn, sql, [*parameters, *last])[0][0])
-            found: Sequence[Row] = [tuple(row[width:]) for row in rows]
-        else:
-            with _moment(conn, needed=bool(relation.children)):
-                rows = _fetched(conn, sql, [*parameters, *last])
-                found = _with_children(conn, relation, [row[width:] for row in rows])
+        with _moment(conn, needed=bool(relation.children)):
+            rows = _fetched(conn, sql, [*parameters, *last])
+            found = _with_children(conn, relation, [row[width:] for row in rows])
         if found:
             yield found
         if len(rows) < size:
@@ -71,11 +58,11 @@ def groups_of_chunks(conn: sqlite3.Connection, relation: Relation, size: int) ->
 
 
 def chunks_of(
-    conn: sqlite3.Connection, relation: Relation, group: Sequence[Value], size: int, *, together: bool = False
+    conn: sqlite3.Connection, relation: Relation, group: Sequence[Value], size: int
 ) -> Iterator[Sequence[Row]]:
     """The chunks of a domain and category."""
     where = "chunks.domain = ? AND chunks.category = ?"
-    return pages(conn, relation, size, where, group, together=together)
+    return pages(conn, relation, size, where, group)
 
 
 def values_up_to(conn: sqlite3.Connection, column: str, last: str, where: str, *parameters: str) -> list[str]:
