@@ -294,8 +294,8 @@ ANY = st.one_of(
 WORDS = st.text(st.characters(exclude_categories=["Cs"]))
 
 
-@given(st.lists(st.tuples(ANY, WORDS, st.integers(-(2**63), 2**63 - 1)), max_size=12), st.sampled_from(["a,b", "b"]))
-@settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(st.lists(st.tuples(ANY, WORDS, st.integers(-(2**63), 2**63 - 1)), max_size=8), st.sampled_from(["a,b", "b"]))
+@settings(max_examples=15, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 def test_what_is_exported_is_what_is_stored(tmp_path: Path, rows: list[tuple[Any, str, int]], by: str) -> None:
     db, out = tmp_path / "any.db", tmp_path / "any"
     db.unlink(missing_ok=True)
@@ -330,7 +330,7 @@ def _as_text(value: Any) -> str:
 
 
 @given(st.lists(WORDS, min_size=1, max_size=8))
-@settings(max_examples=40, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=25, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 def test_a_category_has_its_texts_whoever_writes_it(tmp_path: Path, found: list[str]) -> None:
     db = tmp_path / "category.db"
     db.unlink(missing_ok=True)
@@ -371,7 +371,7 @@ def test_a_file_that_would_not_change_is_not_touched(format: str) -> None:
 
 
 @given(st.binary(max_size=40), st.binary(max_size=40), st.integers(0, 5), st.booleans())
-@settings(max_examples=150, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=100, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 def test_a_replaced_file_holds_what_was_written(
     tmp_path: Path, old: bytes, new: bytes, pieces: int, begins: bool
 ) -> None:
@@ -676,3 +676,17 @@ def test_a_database_that_is_none_of_ours_is_refused() -> None:
     made(Path("empty.db"), "CREATE TABLE sources (name TEXT)").close()
     with pytest.raises(StoreError, match="neither chunks nor items"):
         export("empty.db", OUT)
+
+
+def test_a_stop_ends_an_export_between_two_pages() -> None:
+    with closing(texts()) as conn:
+        add(conn, "/a.txt", *map(str, range(100)))
+    stop, seen = Stop(), list[int]()
+
+    def show(rows: int) -> None:
+        seen.append(rows)
+        stop.set()
+
+    with pytest.raises(Interrupted):
+        export(DB, OUT, batch=10, stop=stop, on_rows=show)
+    assert (seen, files()) == ([10], {})

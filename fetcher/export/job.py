@@ -28,7 +28,7 @@ ROWS, NESTED_ROWS = 500, 100
 class Exported:
     """What an export has done: files written and those that held the same already, rows and bytes in all of them.
 
-    `strangers` are files in the folder that belong to no group that there is now; `left_out` are tables whose rows
+    `table` names what was exported, several tables with commas between. `strangers` are files in the folder that belong to no group that there is now; `left_out` are tables whose rows
     belong to those exported and are not among them.
     """
 
@@ -69,6 +69,7 @@ class Job:
             done = self._by_group(relation, out)
             return replace(done, left_out=tuple(each.name for each in others))
         clear(out)
+        done = replace(done, table=", ".join(each.name for each in (relation, *others)))
         for each in (relation, *others):
             found = pages(self.conn, each, self._size(each))
             done = self._file(done, out / f"{each.name}.{self.format}", each, {}, found)
