@@ -342,6 +342,25 @@ def test_a_category_has_its_texts_whoever_writes_it(tmp_path: Path, found: list[
         assert export(db, tmp_path / "o", format="json").unchanged == 1
 
 
+def test_a_column_of_parquet_has_the_type_that_holds_all_its_values() -> None:
+    columns = {
+        "whole": [1, 2**63 - 1, None],
+        "real": [1, 1.5, 2**53],
+        "digits": [1.5, 2**53 + 1, None],
+        "mixed": [1, "a", b"a"],
+        "bytes": [b"a", None, b""],
+        "nothing": [None, None, None],
+    }
+    with closing(made(DB, f"CREATE TABLE t ({', '.join(columns)})")) as conn:
+        conn.executemany("INSERT INTO t VALUES (?, ?, ?, ?, ?, ?)", zip(*columns.values(), strict=True))
+        export(DB, OUT, table="t", format="parquet")
+    table = pa.parquet.read_table(OUT / "t.parquet")
+    types = [pa.int64(), pa.float64(), pa.string(), pa.string(), pa.binary(), pa.string()]
+    assert table.schema.types == types
+    as_text = {"digits": ["1.5", str(2**53 + 1), None], "mixed": ["1", "a", "YQ=="]}
+    assert table.to_pydict() == {**columns, **as_text}
+
+
 def test_a_text_that_is_no_utf8_is_exported_as_far_as_it_can_be_read() -> None:
     with closing(texts()) as conn:
         add(conn, "/a.txt", "good", "bad")

@@ -28,8 +28,8 @@ ROWS, NESTED_ROWS = 500, 100
 class Exported:
     """What an export has done: files written and those that held the same already, rows and bytes in all of them.
 
-    `table` names what was exported, several tables with commas between. `strangers` are files in the folder that belong to no group that there is now; `left_out` are tables whose rows
-    belong to those exported and are not among them.
+    `table` names what was exported, several tables with commas between. `strangers` are files in the folder that belong
+    to no group that there is now; `left_out` are tables whose rows belong to those exported and are not among them.
     """
 
     table: str

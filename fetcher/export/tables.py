@@ -18,6 +18,9 @@ from fetcher.stores.file import description_of, source_of
 Kind = Literal["integer", "real", "text", "blob", "any", "json", "vector", "rows"]
 _KINDS: dict[str, Kind] = {"INTEGER": "integer", "INT": "integer", "REAL": "real", "TEXT": "text", "BLOB": "blob"}
 
+_EXACT = 2**53
+"""A whole number up to this is the same as a real one."""
+
 
 @dataclass(frozen=True, slots=True)
 class Field:
@@ -112,11 +115,16 @@ def typed(conn: sqlite3.Connection, relation: Relation) -> Relation:
     unknown = [each for each in relation.fields if each.kind == "any"]
     if not unknown:
         return relation
-    asked = ", ".join(
-        f"max(typeof({each.sql}) = '{kind}')" for each in unknown for kind in ("integer", "real", "text", "blob")
-    )
-    row = conn.execute(f"SELECT {asked} FROM {relation.origin}").fetchone()
-    kinds = {each.name: _kind_of(*map(bool, row[4 * at : 4 * at + 4])) for at, each in enumerate(unknown)}
+    asked = [
+        f"max({each.sql} IS NOT NULL AND ({what}))"
+        for each in unknown
+        for what in (
+            *(f"typeof({each.sql}) = '{kind}'" for kind in ("integer", "real", "text", "blob")),
+            f"typeof({each.sql}) = 'integer' AND {each.sql} NOT BETWEEN -{_EXACT} AND {_EXACT}",
+        )
+    ]
+    row = conn.execute(f"SELECT {', '.join(asked)} FROM {relation.origin}").fetchone()
+    kinds = {each.name: _kind_of(*map(bool, row[5 * at : 5 * at + 5])) for at, each in enumerate(unknown)}
     return replace(
         relation, fields=tuple(replace(each, kind=kinds.get(each.name, each.kind)) for each in relation.fields)
     )
@@ -128,10 +136,16 @@ def no_such_column(relation: Relation, names: Collection[str]) -> ConfigurationE
     return ConfigurationError(f"{relation.name} has no column {', '.join(sorted(names))}: it has {known}")
 
 
-def _kind_of(integer: bool, real: bool, text: bool, blob: bool) -> Kind:
-    if not (text or blob) and (integer or real):
-        return "real" if real else "integer"
-    return "blob" if blob and not (text or integer or real) else "text"
+def _kind_of(integer: bool, real: bool, text: bool, blob: bool, large: bool) -> Kind:
+    """What holds all values of a column as they are; where nothing else does, their text."""
+    match (integer, real, text, blob):
+        case (True, False, False, False):
+            return "integer"
+        case (_, True, False, False) if not large:
+            return "real"
+        case (False, False, False, True):
+            return "blob"
+    return "text"
 
 
 def _exists(conn: sqlite3.Connection, name: str) -> bool:
