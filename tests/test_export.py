@@ -349,7 +349,7 @@ def test_a_column_of_parquet_has_the_type_that_holds_all_its_values() -> None:
         "digits": [1.5, 2**53 + 1, None],
         "mixed": [1, "a", b"a"],
         "bytes": [b"a", None, b""],
-        "nothing": [None, None, None],
+        "empty": [None, None, None],
     }
     with closing(made(DB, f"CREATE TABLE t ({', '.join(columns)})")) as conn:
         conn.executemany("INSERT INTO t VALUES (?, ?, ?, ?, ?, ?)", zip(*columns.values(), strict=True))
