@@ -13,11 +13,13 @@ import threading
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
+from unittest import mock
 
 import pytest
 
 from fetcher import ConfigurationError, Interrupted, LoginError, Stop, StoreError
 from fetcher.simulator import Answer, EmbeddingsWorld, Limit, Profile, Share, Simulator, World
+from fetcher.stores.stages import VectorWriter
 from fetcher.texts.chunk import Chunk
 from fetcher.texts.ingest import TextSummary, embed, ingest
 from tests.fakes import Died, death
@@ -205,7 +207,7 @@ def test_vectors_of_two_models_are_not_mixed(tmp_path: Path) -> None:
     run(file, db)
     before = texts_dump(db)
     write_lines(file, "one", "two")
-    with pytest.raises(ConfigurationError, match="are of .*Embedder.* \\(8 dimensions\\), not of .*other"):
+    with pytest.raises(ConfigurationError, match=r"are of .*Embedder.* \(8 dimensions\), not of .*other"):
         run(file, db, other)
     assert texts_dump(db)["vectors"] == before["vectors"]
     run(file, db)
@@ -262,11 +264,11 @@ def test_an_api_embeds_and_its_answers_are_what_is_stored(tmp_path: Path) -> Non
         assert query(db, "SELECT dimension FROM models") == [(16,)]
         assert simulator.requests["embeddings"] == 11, "one to see that it works, 10 of 4 texts each"
         for text, vector in query(db, "SELECT text, vector FROM chunks JOIN vectors USING (hash)"):
-            assert vector == simulator.world.vector(text)
+            assert [vector] == simulator.world.vectors([text])
 
 
 def test_a_limited_api_is_asked_at_its_pace_and_nothing_fails(tmp_path: Path) -> None:
-    with Simulator(EmbeddingsWorld(), profile=Profile(limits=(Limit(20, burst=5),))) as simulator:
+    with Simulator(EmbeddingsWorld(), profile=Profile(limits=(Limit(rate=20, burst=5),))) as simulator:
         file, db = write_lines(tmp_path / "a.txt", *WORDS), tmp_path / "t.db"
         summary = run(file, db, **by_api(simulator))
         assert (summary.vectors, summary.parked) == (40, 0)
@@ -294,16 +296,16 @@ def test_a_wrong_key_ends_the_run_before_anything_is_lost(tmp_path: Path) -> Non
     with Simulator(EmbeddingsWorld(key="right")) as simulator:
         file, db = write_lines(tmp_path / "a.txt", *WORDS), tmp_path / "t.db"
         with pytest.raises(LoginError, match="EMBED_API_KEY"):
-            run(file, db, embed_api_key="wrong", **by_api(simulator))
+            run(file, db, embed_api_key="sesame-mistaken", **by_api(simulator))
         assert query(db, "SELECT * FROM failures") == []
-        assert b"wrong" not in db.read_bytes()
+        assert b"sesame-mistaken" not in db.read_bytes()
         assert run(file, db, embed_api_key="right", **by_api(simulator)).vectors == 40
 
 
 def test_a_key_that_is_taken_away_in_the_middle_ends_the_run_and_costs_no_text(tmp_path: Path) -> None:
     asked = iter(range(1000))
 
-    def faults(_: Any) -> Answer | None:
+    def faults(*_: Any) -> Answer | None:
         return (
             Answer(401, {"Content-Type": "application/json"}, b'{"error": {"message": "no"}}')
             if next(asked) > 5
@@ -321,7 +323,7 @@ def test_a_key_that_is_taken_away_in_the_middle_ends_the_run_and_costs_no_text(t
 
 
 def test_an_api_that_comes_and_goes_costs_no_text(tmp_path: Path) -> None:
-    with Simulator(EmbeddingsWorld(), profile=Profile(seed=1, mishaps=(Share("unavailable", 0.3),))) as simulator:
+    with Simulator(EmbeddingsWorld(), profile=Profile(seed=1, mishaps=(Share("502", 0.3),))) as simulator:
         file, db = write_lines(tmp_path / "a.txt", *WORDS), tmp_path / "t.db"
         summary = run(file, db, **by_api(simulator))
         assert (summary.vectors, summary.parked) == (40, 0)
@@ -417,10 +419,7 @@ def test_an_error_of_one_stage_ends_the_others_and_is_what_is_raised(tmp_path: P
     def full(*_: Any) -> None:
         raise StoreError("the disk is full")
 
-    from fetcher.stores.stages import VectorWriter
-
-    with pytest.MonkeyPatch.context() as patch, pytest.raises(StoreError, match="the disk is full"):
-        patch.setattr(VectorWriter, "write", full)
+    with mock.patch.object(VectorWriter, "write", full), pytest.raises(StoreError, match="the disk is full"):
         run(file, db)
     run(file, db)
     assert_whole(db)
