@@ -70,6 +70,7 @@ def test_files_are_read_into_chunks_and_every_chunk_has_its_vector(tmp_path: Pat
     books, db = tmp_path / "books", tmp_path / "t.db"
     write_book(books, "bees"), write_book(books / "ice", "glaciers")
     summary = ingest(books, db, embedder=Embedder(), domain="science", **SMALL)
+    assert [path.name for path in tmp_path.iterdir() if "wal" in path.name] == [], "the file can be copied as it is"
     assert (summary.documents, summary.chunks, summary.vectors, summary.parked) == (2, 24, 24, 0)
     assert_whole(db)
     assert query(db, "SELECT DISTINCT domain, category, source_book FROM chunks ORDER BY 2") == [

@@ -32,13 +32,17 @@ REFUSED = (
 )
 
 
-def connect_readonly(path: Path) -> sqlite3.Connection:
+def connect_readonly(path: Path, *, any_thread: bool = False) -> sqlite3.Connection:
     """A read-only connection to a database of ours; a run may be writing it. Raises StoreError."""
     if is_new(path) or path.is_dir():
         raise StoreError(f"there is no database {path}: `fetcher fetch` makes one")
     with explained(path):
         conn = sqlite3.connect(
-            f"{path.absolute().as_uri()}?mode=ro", uri=True, timeout=BUSY_SECONDS, isolation_level=None
+            f"{path.absolute().as_uri()}?mode=ro",
+            uri=True,
+            timeout=BUSY_SECONDS,
+            isolation_level=None,
+            check_same_thread=not any_thread,
         )
         try:
             if conn.execute("PRAGMA application_id").fetchone()[0] != APPLICATION_ID:

@@ -39,7 +39,7 @@ from fetcher.texts.pipeline import Backlog, Line, Unlisted
 from fetcher.texts.reader import Reader
 from fetcher.texts.reading import ReadingOptions
 from fetcher.texts.settings import LATENCY_LOWER_THRESHOLD, LATENCY_UPPER_THRESHOLD, TextSettings
-from fetcher.texts.stages import Aggregating, Embedding, Reading, ReadingItems
+from fetcher.texts.stages import Aggregating, Connections, Embedding, Reading, ReadingItems
 
 log = logging.getLogger("fetcher")
 
@@ -175,7 +175,8 @@ class _Run:
         self._listed = self._vanished = 0
         self._began = self._stop.now()
         self._aggregating: Aggregating | None = None
-        self._closing: list[Callable[[], None]] = []
+        self._connections = Connections(self._path)
+        self._closing: list[Callable[[], None]] = [self._connections.close]
 
     def ingest(self, roots: list[str | os.PathLike[str]]) -> TextSummary:
         # All that can be wrong with what was asked for is said before there is a database.
@@ -202,7 +203,7 @@ class _Run:
             if found is not None:
                 self._enlist_items(found)
                 governor = self._local_governor(1)
-                run = ReadingItems(found, self._path, governor, backlog).run
+                run = ReadingItems(found, self._connections, governor, backlog).run
                 self._add_read(Stage("read-items", run, 100), governor, backlog, self._settings.db_batch_size)
             return self._go(backlog)
         finally:
@@ -337,6 +338,7 @@ class _Run:
         embedding = Embedding(
             embedder,
             self._path,
+            self._connections,
             recorded_model(self._db.conn),
             most=texts.embed_batch_size,
             most_bytes=texts.embed_batch_bytes,
@@ -369,7 +371,7 @@ class _Run:
     def _add_aggregate(self, out: Path) -> None:
         governor = self._local_governor(1)
         self._aggregating = Aggregating(
-            self._path,
+            self._connections,
             out,
             governor,
             self._stop,

@@ -72,9 +72,9 @@ class Reading:
 class ReadingItems:
     """The stage `read-items`: many items of a mirror a call."""
 
-    def __init__(self, items: Items, path: Path, governor: Governor, backlog: Backlog) -> None:
+    def __init__(self, items: Items, connections: Connections, governor: Governor, backlog: Backlog) -> None:
         self._items = items
-        self._connection = _Connection(path)
+        self._connections = connections
         self._governor = governor
         self._backlog = backlog
 
@@ -87,7 +87,7 @@ class ReadingItems:
             return dict.fromkeys(names, error)
 
     def _read(self, names: Sequence[Key]) -> Results:
-        with self._connection.reading() as conn:
+        with self._connections.reading() as conn:
             found: dict[Key, Key] = dict(
                 conn.execute(
                     "SELECT name, item FROM documents WHERE name IN (SELECT value FROM json_each(?))",
@@ -108,10 +108,17 @@ class Embedding:
     """The stage `embed`: a batch of texts a call."""
 
     def __init__(
-        self, embedder: Embedder, path: Path, recorded: tuple[str, int] | None, *, most: int, most_bytes: int
+        self,
+        embedder: Embedder,
+        path: Path,
+        connections: Connections,
+        recorded: tuple[str, int] | None,
+        *,
+        most: int,
+        most_bytes: int,
     ) -> None:
         self._embedder = embedder
-        self._connection = _Connection(path)
+        self._connections = connections
         self._path = path
         self._recorded = recorded
         self._most, self._most_bytes = most, most_bytes
@@ -141,7 +148,7 @@ class Embedding:
     def run(self, hashes: Sequence[Key]) -> Results:
         """The vectors of texts, by their hashes."""
         try:
-            with self._connection.reading() as conn:
+            with self._connections.reading() as conn:
                 texts = texts_of(conn, [str(each) for each in hashes])
             found = embed_batch(
                 self._embedder, texts, most=self._most, most_bytes=self._most_bytes, accepted=self._accepted
@@ -167,9 +174,16 @@ class Aggregating:
     """The stage `aggregate`: a category's file a call, for at most a tenth of the time while texts still come."""
 
     def __init__(
-        self, path: Path, out: Path, governor: Governor, stop: Stop, *, batch: int, more: Callable[[], bool]
+        self,
+        connections: Connections,
+        out: Path,
+        governor: Governor,
+        stop: Stop,
+        *,
+        batch: int,
+        more: Callable[[], bool],
     ) -> None:
-        self._connection = _Connection(path)
+        self._connections = connections
         self._out = out
         self._governor = governor
         self._stop = stop
@@ -188,7 +202,7 @@ class Aggregating:
                 break
         domain, category = json.loads(key)
         began = self._stop.now()
-        with self._connection.reading() as conn:
+        with self._connections.reading() as conn:
             (state,) = conn.execute(
                 "SELECT changes FROM categories WHERE domain = ? AND category = ?", [domain, category]
             ).fetchone()
@@ -201,21 +215,28 @@ class Aggregating:
         return Detail({"categories": [(domain, category, state)]})
 
 
-class _Connection:
-    """A read-only connection for each thread that asks."""
+class Connections:
+    """A read-only connection for each thread that asks. To be closed: the last to close a file empties its log."""
 
     def __init__(self, path: Path) -> None:
         self._path = path
         self._local = threading.local()
+        self._open: list[sqlite3.Connection] = []
 
     @contextmanager
     def reading(self) -> Iterator[sqlite3.Connection]:
         """The thread's connection. Raises StoreError."""
         conn: sqlite3.Connection | None = getattr(self._local, "conn", None)
         if conn is None:
-            conn = self._local.conn = connect_readonly(self._path)
+            conn = self._local.conn = connect_readonly(self._path, any_thread=True)
+            self._open.append(conn)
         with explained(self._path):
             yield conn
+
+    def close(self) -> None:
+        """Close all of them."""
+        for conn in self._open:
+            conn.close()
 
 
 def _or_error(call: Callable[[str], Detail | Gone], key: str) -> Detail | Gone | Exception:
