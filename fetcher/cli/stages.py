@@ -19,10 +19,11 @@ from fetcher.cli.report import LINE_SECONDS, json_line
 from fetcher.cli.running import same_command, settings_for
 from fetcher.errors import ConfigurationError, FetcherError, Interrupted
 from fetcher.metrics import QUANTILES, quantile
-from fetcher.model import Progress
+from fetcher.model import Latencies, Progress
 from fetcher.settings import ENV_FILE, Settings, unknown_keys
 from fetcher.sources import registry
 from fetcher.stop import Stop, stop_on_signals
+from fetcher.stores.texts import STAGES
 from fetcher.texts.ingest import TextProgress, TextSummary
 from fetcher.texts.settings import TextSettings
 from fetcher.words import counted, duration
@@ -60,28 +61,54 @@ def follow_stages(
     return summary.exit_code
 
 
-def metrics(progress: Progress) -> dict[str, Any]:
-    """The figures of a stage: seconds, and what it did in them."""
+def metrics(progress: TextProgress) -> dict[str, dict[str, Any]]:
+    """The figures of each stage, and of what they wrote: seconds, and what was done in them."""
+    found = {name: _metrics(each, progress.busy.get(name, 0.0)) for name, each in progress.stages.items()}
+    writes = progress.writes
+    if "embed" in found:
+        found["embed"]["backlog"] = round(progress.backlog, 3)
+    if writes.transactions:
+        found["write"] = {
+            "count": writes.rows,
+            "calls": writes.transactions,
+            "seconds": round(progress.seconds, 3),
+            "throughput": _per_second(writes.rows, progress.seconds),
+            **_latencies(writes.latencies),
+            "refused": 0,
+            "errors": 0,
+            "busy": round(min(1.0, writes.latencies.seconds / progress.seconds), 3) if progress.seconds else 0.0,
+        }
+    order = (*(name for name in STAGES if name != "aggregate"), "write", "aggregate")
+    return {name: found[name] for name in order if name in found}
+
+
+def _metrics(progress: Progress, busy: float) -> dict[str, Any]:
     traffic, counts = progress.traffic, progress.counts
-    calls = sum(traffic.outcomes.values())
     return {
         "count": counts.stored,
         "rows": counts.rows,
+        "calls": sum(traffic.outcomes.values()),
         "seconds": round(progress.seconds, 3),
-        "throughput": round(counts.stored / progress.seconds, 2) if progress.seconds else 0.0,
-        "calls": calls,
-        "latency_mean": round(traffic.latencies.seconds / calls, 4) if calls else None,
-        **{f"latency_p{share * 100:g}": _rounded(quantile(traffic.latencies, share)) for share in QUANTILES},
+        "throughput": _per_second(counts.stored, progress.seconds),
+        **_latencies(traffic.latencies),
         "refused": traffic.limited,
         "errors": counts.failed,
         "retries": counts.retries,
-        "in_flight": traffic.gate,
+        "busy": round(busy, 3),
+        "in_flight_at_most": traffic.gate,
         "left": progress.left,
     }
 
 
-def _rounded(value: float | None) -> float | None:
-    return None if value is None else round(value, 4)
+def _latencies(latencies: Latencies) -> dict[str, float | None]:
+    calls = sum(latencies.counts)
+    found = {"mean": latencies.seconds / calls if calls else None}
+    found |= {f"p{share * 100:g}": quantile(latencies, share) for share in QUANTILES}
+    return {f"latency_{name}": None if each is None else round(each, 4) for name, each in found.items()}
+
+
+def _per_second(count: int, seconds: float) -> float:
+    return round(count / seconds, 2) if seconds else 0.0
 
 
 class _Teller:
@@ -101,7 +128,7 @@ class _Teller:
         elif time.monotonic() >= self._next_line:
             self._next_line = time.monotonic() + LINE_SECONDS
             if self._json_lines:
-                json_line("progress", fill=progress.fill, **{n: metrics(each) for n, each in progress.stages.items()})
+                json_line("progress", stages=metrics(progress))
             else:
                 click.echo(_words(progress), err=True)
 
@@ -112,7 +139,7 @@ class _Teller:
             self._line = None
         if not isinstance(summary, TextSummary):
             return
-        stages = {name: metrics(each) for name, each in summary.progress.stages.items()}
+        stages = metrics(summary.progress)
         facts = {key: each for key, each in asdict(summary).items() if key not in ("stages", "progress")}
         if report is not None:
             try:
@@ -147,7 +174,7 @@ def _words(progress: TextProgress) -> str:
     if "embed" in progress.stages:
         traffic = progress.stages["embed"].traffic
         parts.append(f"{traffic.in_flight} in flight")
-        parts.append(f"window {progress.fill:.0%} full")
+        parts.append(f"window {progress.backlog:.0%} full")
     return " | ".join(parts)
 
 
@@ -161,18 +188,19 @@ def _closing(summary: TextSummary, stages: Mapping[str, Mapping[str, Any]], db: 
         )
     yield f"Embedded {counted(summary.vectors, 'text')} in {duration(summary.seconds)}"
     if "aggregate" in stages:
-        yield f"Wrote {counted(summary.files, 'file')} anew of {stages['aggregate']['count']:,}"
+        yield f"Wrote {counted(summary.files, 'file')} anew, {summary.unchanged:,} did not change"
     if stages:
-        yield f"{'stage':<11}{'done':>9}{'per s':>9}{'mean s':>9}{'p50 s':>9}{'p99 s':>9}{'refused':>9}{'failed':>8}"
+        yield f"{'stage':<11}{'done':>9}{'per s':>9}{'mean s':>9}{'p50 s':>9}{'p99 s':>9}{'refused':>9}{'failed':>8}{'busy':>6}"
     for name, each in stages.items():
         times = "".join(
             f"{'-' if each[key] is None else format(each[key], '.3f'):>9}"
             for key in ("latency_mean", "latency_p50", "latency_p99")
         )
         told = f"{each['count']:>9,}{each['throughput']:>9,.1f}{times}{each['refused']:>9,}{each['errors']:>8,}"
+        told += f"{each['busy']:>6.0%}"
         yield f"{name:<11}{told}"
     shown = click.format_filename(db)
     if summary.parked:
         yield f"{summary.parked:,} failed for good: `fetcher failures {shown}` says why, `fetcher retry` tries again"
-    elif all(not each["left"] for each in stages.values()):
+    elif not any(each.get("left") for each in stages.values()):
         yield f'{shown} is complete. Look into it: fetcher search {shown} "words"'

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import time
 from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from itertools import chain
@@ -57,12 +58,21 @@ class Writer(Protocol):
 class StageStore:
     """What the engine asks of a store, for one stage; used by one thread, beside those of the other stages."""
 
-    def __init__(self, db: Database, source: str, writer: Writer, clock: Callable[[], float]) -> None:
+    def __init__(
+        self,
+        db: Database,
+        source: str,
+        writer: Writer,
+        clock: Callable[[], float],
+        on_commit: Callable[[int, float], None] = lambda _rows, _seconds: None,
+    ) -> None:
+        """`on_commit` is told after each transaction how many rows it wrote, in how many seconds."""
         self._db = db
         self._conn = db.conn
         self._source = source
         self._writer = writer
         self._clock = clock
+        self._on_commit = on_commit
         self._work = Worklist(db.conn, source)
         self._runs = Runs(db, source, clock, writer.stage)
 
@@ -85,9 +95,11 @@ class StageStore:
     def commit(self, batch: Batch, state: RunState) -> Committed:
         """Write a batch in one transaction. What SQLite refuses makes its key a failure, alone. Raises StoreError."""
         try:
+            began = time.perf_counter()
             with self._db.transaction():
                 done = self._write(batch)
                 self._runs.write(state, done)
+            self._on_commit(done.rows, time.perf_counter() - began)
             return done
         except REFUSED as error:
             return self._apart(batch, state, error)

@@ -5,7 +5,9 @@ from __future__ import annotations
 import json
 import logging
 import os
+import threading
 import time
+from collections import defaultdict
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from itertools import islice
@@ -17,12 +19,13 @@ from fetcher import embedders
 from fetcher.engine import Engine
 from fetcher.errors import ConfigurationError, FetcherError, Interrupted
 from fetcher.governor import Governor
+from fetcher.metrics import Latency
 from fetcher.mirror import kind_of
-from fetcher.model import Plan, Progress, Stage, Summary
+from fetcher.model import Latencies, Plan, Progress, Stage, Summary
 from fetcher.settings import Settings, load
 from fetcher.stop import Stop
 from fetcher.stores.database import Database
-from fetcher.stores.stages import CategoryWriter, DocumentWriter, StageStore, VectorWriter
+from fetcher.stores.stages import CategoryWriter, DocumentWriter, StageStore, VectorWriter, Writer
 from fetcher.stores.texts import (
     STAGES,
     enlist,
@@ -56,17 +59,32 @@ _LOOK_SECONDS = 1.0
 
 
 @dataclass(frozen=True, slots=True)
+class Writes:
+    """What was written in a run: how many transactions, of how many rows, and how long they took."""
+
+    transactions: int = 0
+    rows: int = 0
+    latencies: Latencies = field(default_factory=Latencies)
+
+
+@dataclass(frozen=True, slots=True)
 class TextProgress:
-    """Where each stage of a run stands, by its name; `fill` is how full the window before `embed` is, from 0 to 1."""
+    """Where each stage of a run stands, by its name.
+
+    `backlog` is how full the window between reading and embedding is, from 0 to 1; `busy` is how much of what it may
+    have under way a stage had, on the average: 1 where it is the others that wait for it.
+    """
 
     stages: Mapping[str, Progress]
-    fill: float = 0.0
+    backlog: float = 0.0
+    busy: Mapping[str, float] = field(default_factory=dict)
+    writes: Writes = field(default_factory=Writes)
     seconds: float = 0.0
 
 
 @dataclass(frozen=True, slots=True)
 class TextSummary:
-    """How a run ended, by stage; `parked` counts what failed for good, `files` those that were written anew."""
+    """How a run ended, by stage; `parked` counts what failed for good, `files` those written anew."""
 
     stages: Mapping[str, Summary]
     seconds: float
@@ -77,6 +95,7 @@ class TextSummary:
     listed: int = 0
     vanished: int = 0
     files: int = 0
+    unchanged: int = 0
     progress: TextProgress = field(default_factory=lambda: TextProgress({}))
 
     @property
@@ -173,6 +192,10 @@ class _Run:
         self._line = Line(self._stop)
         self._progress: dict[str, Progress] = {}
         self._listed = self._vanished = 0
+        self._lock = threading.Lock()
+        self._transactions = self._rows = self._ticks = 0
+        self._commits = Latency()
+        self._busy: dict[str, float] = defaultdict(float)
         self._began = self._stop.now()
         self._aggregating: Aggregating | None = None
         self._connections = Connections(self._path)
@@ -311,7 +334,7 @@ class _Run:
         engine = Engine(
             Unlisted(),
             stage,
-            StageStore(db, self._source, DocumentWriter(stage.name), self._stop.time),
+            self._store(db, DocumentWriter(stage.name)),
             governor,
             self._stop,
             self._plan(self._texts.reader_processes if stage.name == "read" else 1, batch_size),
@@ -344,7 +367,7 @@ class _Run:
             most_bytes=texts.embed_batch_bytes,
         )
         db = self._db.beside()
-        store = StageStore(db, self._source, VectorWriter(embedding.model), self._stop.time)
+        store = self._store(db, VectorWriter(embedding.model))
         if texts.embedder == "openai":
             host = urlsplit(texts.embed_base_url).netloc
             governor.recall(store.learned(host))
@@ -381,7 +404,7 @@ class _Run:
         engine = Engine(
             Unlisted(),
             Stage("aggregate", self._aggregating.run),
-            StageStore(self._db.beside(), self._source, CategoryWriter(), self._stop.time),
+            self._store(self._db.beside(), CategoryWriter()),
             governor,
             self._stop,
             self._plan(1, 1),
@@ -409,9 +432,15 @@ class _Run:
                 close()
 
     def _tell(self, backlog: Backlog) -> TextProgress:
+        stages = {stage: self._progress[stage] for stage in STAGES if stage in self._progress}
+        self._ticks += 1
+        for name, each in stages.items():
+            self._busy[name] += min(1.0, each.traffic.in_flight / max(1, each.traffic.gate))
         progress = TextProgress(
-            {stage: self._progress[stage] for stage in STAGES if stage in self._progress},
+            stages,
             min(1.0, backlog.fill),
+            {name: self._busy[name] / self._ticks for name in stages},
+            self._writes(),
             self._stop.now() - self._began,
         )
         self._on_progress(progress)
@@ -432,9 +461,23 @@ class _Run:
             parked=parked,
             listed=self._listed,
             vanished=self._vanished,
-            files=self._aggregating.written if self._aggregating is not None else 0,
+            files=len(self._aggregating.changed) if self._aggregating is not None else 0,
+            unchanged=len(self._aggregating.unchanged) if self._aggregating is not None else 0,
             progress=self._tell(backlog),
         )
+
+    def _store(self, db: Database, writer: Writer) -> StageStore:
+        return StageStore(db, self._source, writer, self._stop.time, self._committed)
+
+    def _committed(self, rows: int, seconds: float) -> None:
+        with self._lock:
+            self._transactions += 1
+            self._rows += rows
+            self._commits.add(seconds)
+
+    def _writes(self) -> Writes:
+        with self._lock:
+            return Writes(self._transactions, self._rows, self._commits.so_far())
 
     def _note(self, stage: str) -> Callable[[Progress], None]:
         def note(progress: Progress) -> None:

@@ -190,7 +190,8 @@ class Aggregating:
         self._batch = batch
         self._more = more
         self._rest_until = 0.0
-        self.written = 0
+        self.changed: set[str] = set()
+        self.unchanged: set[str] = set()
 
     def run(self, keys: Sequence[Key]) -> Results:
         """Write the file of each category."""
@@ -210,7 +211,11 @@ class Aggregating:
                 self._governor,
                 lambda: write_category(conn, self._out, domain, category, batch=self._batch),
             )
-        self.written += done.changed
+        if done.changed:
+            self.changed.add(key)
+            self.unchanged.discard(key)
+        elif key not in self.changed:
+            self.unchanged.add(key)
         self._rest_until = self._stop.now() + 9 * (self._stop.now() - began)
         return Detail({"categories": [(domain, category, state)]})
 
