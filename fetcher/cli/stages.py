@@ -190,7 +190,8 @@ def _closing(summary: TextSummary, stages: Mapping[str, Mapping[str, Any]], db: 
     if "aggregate" in stages:
         yield f"Wrote {counted(summary.files, 'file')} anew, {summary.unchanged:,} did not change"
     if stages:
-        yield f"{'stage':<11}{'done':>9}{'per s':>9}{'mean s':>9}{'p50 s':>9}{'p99 s':>9}{'refused':>9}{'failed':>8}{'busy':>6}"
+        heads = "".join(f"{each:>9}" for each in ("done", "per s", "mean s", "p50 s", "p99 s", "refused"))
+        yield f"{'stage':<11}{heads}{'failed':>8}{'busy':>6}"
     for name, each in stages.items():
         times = "".join(
             f"{'-' if each[key] is None else format(each[key], '.3f'):>9}"
