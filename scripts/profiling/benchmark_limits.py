@@ -75,11 +75,12 @@ class Fetched:
 
 
 @contextlib.contextmanager
-def simulated(folder: Path, *options: str, seed: int, items: int = ITEMS) -> Iterator[Host]:
-    """`fetcher simulate` in a process of its own that notes each request in a file."""
+def simulated(folder: Path, *options: str, seed: int, items: int | None = ITEMS) -> Iterator[Host]:
+    """`fetcher simulate` in a process of its own that notes each request in a file; `items` None where it has none."""
     log = folder / f"requests-{seed}-{time.monotonic_ns()}.jsonl"
     errors = folder / f"{log.stem}.stderr"
-    command = [sys.executable, str(HERE / "noted_simulator.py"), str(log), "--port", "0", "--items", str(items)]
+    command = [sys.executable, str(HERE / "noted_simulator.py"), str(log), "--port", "0"]
+    command += ["--items", str(items)] if items is not None else []
     with errors.open("wb") as stderr:
         process = subprocess.Popen(
             [*command, "--seed", str(seed), *options],

@@ -46,9 +46,9 @@ class Run:
     """What one process cost and said.
 
     `wall` is from just before it was started until it had ended; `user` and `system` CPU seconds and `peak_rss` (bytes,
-    0 = not known) are the kernel's account of the process and the children it waited for; `samples` are (seconds since
-    the start, resident bytes); `lines` of stdout come with the seconds since the start at which they were read; `began`
-    is Unix time.
+    0 = not known) are the kernel's account of the process and the children it waited for; `children_peak` adds up those
+    of its children, as far as they were seen; `samples` are (seconds since the start, resident bytes); `lines` of stdout
+    come with the seconds since the start at which they were read; `began` is Unix time.
     """
 
     wall: float
@@ -58,6 +58,7 @@ class Run:
     samples: tuple[tuple[float, int], ...]
     lines: tuple[tuple[float, str], ...]
     began: float
+    children_peak: int = 0
 
     @property
     def cpu(self) -> float:
@@ -91,6 +92,7 @@ def run(command: Sequence[str], folder: Path, *, timeout: float) -> Run:
     errors = folder.with_name(f"{folder.name}.stderr")
     chunks: list[tuple[float, bytes]] = []
     samples: list[tuple[float, int]] = []
+    children: dict[str, int] = {}
     began_at, began = time.time(), time.perf_counter()
     with errors.open("wb") as stderr:
         process = subprocess.Popen(
@@ -124,6 +126,7 @@ def run(command: Sequence[str], folder: Path, *, timeout: float) -> Run:
                 resident = _resident(process.pid)
                 if resident:
                     samples.append((now - began, resident))
+                children |= {child: _memory(child, "VmHWM") for child in _children(process.pid)}
         _read(output, wall, chunks)
         _, status, usage = os.wait4(process.pid, 0)
         waited = True
@@ -145,6 +148,7 @@ def run(command: Sequence[str], folder: Path, *, timeout: float) -> Run:
         samples=tuple(samples),
         lines=tuple(_lines(chunks)),
         began=began_at,
+        children_peak=sum(children.values()),
     )
 
 
@@ -171,12 +175,26 @@ def _lines(chunks: Iterable[tuple[float, bytes]]) -> Iterator[tuple[float, str]]
 
 
 def _resident(pid: int) -> int:
+    return _memory(str(pid), "VmRSS")
+
+
+def _memory(pid: str, what: str) -> int:
+    """What the kernel says of a process's memory, in bytes; 0 of one that is gone."""
     try:
         status = Path(f"/proc/{pid}/status").read_text()
     except OSError:
         return 0
-    found = re.search(r"^VmRSS:\s+(\d+) kB", status, re.MULTILINE)
+    found = re.search(rf"^{what}:\s+(\d+) kB", status, re.MULTILINE)
     return int(found[1]) * 1024 if found else 0
+
+
+def _children(pid: int) -> set[str]:
+    """The processes that one has started, by any of its threads."""
+    found: set[str] = set()
+    for each in Path(f"/proc/{pid}/task").glob("*/children"):
+        with contextlib.suppress(OSError):
+            found.update(each.read_text().split())
+    return found
 
 
 def _peak(reported: int, samples: Sequence[tuple[float, int]]) -> int:
