@@ -874,7 +874,8 @@ class Engine:
         if self._dry and self._free() > 0:
             dues.append(self._look_at)
         idle = not self._fetching and not self._listings and not self._claimed
-        if idle and (not self._dry or self._waits_for is None):
+        # While others may still add work, the end of it is no reason to go on at once.
+        if idle and (not self._dry or (self._waits_for is None and self._more is None)):
             return 0.0
         return max(0.0, min(dues) - now)
 

@@ -18,6 +18,7 @@ from unittest import mock
 import pytest
 
 from fetcher import ConfigurationError, Interrupted, LoginError, Stop, StoreError
+from fetcher.engine import Engine
 from fetcher.simulator import Answer, EmbeddingsWorld, Limit, Profile, Share, Simulator, World
 from fetcher.stores.stages import VectorWriter
 from fetcher.texts.chunk import Chunk
@@ -466,6 +467,40 @@ def test_reading_waits_for_embedding_so_that_little_is_ahead_of_it(tmp_path: Pat
     looking.join()
     assert max(ahead) <= 2000, "it reads on whatever embedding does"
     assert_whole(db)
+
+
+def test_more_documents_than_processes_each_of_several_pieces_do_not_wait_for_each_other(tmp_path: Path) -> None:
+    for number in range(6):
+        write_book(tmp_path / "books", f"book {number}", chapters=5, paragraphs=90)
+    summary = run(tmp_path / "books", tmp_path / "t.db", parser=None, **{**SMALL, "reader_processes": 2})
+    assert summary.documents == 6
+    assert summary.chunks >= 6 * 450
+    assert_whole(tmp_path / "t.db")
+
+
+def test_a_stage_that_has_nothing_to_do_yet_rests(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    turns, ticks, go_on = 0, 0, threading.Event()
+    collect = Engine._collect
+
+    def counted(self: Engine) -> None:
+        nonlocal turns
+        turns += 1
+        collect(self)
+
+    def tick(_: object) -> None:
+        nonlocal ticks
+        ticks += 1
+        if ticks == 3:
+            go_on.set()
+
+    def slow(path: Path) -> list[Chunk]:
+        go_on.wait(20)
+        return lines(path)
+
+    slow.__module__ = "__main__"
+    monkeypatch.setattr(Engine, "_collect", counted)
+    run(write_lines(tmp_path / "a.txt", "one"), tmp_path / "t.db", parser=slow, on_progress=tick)
+    assert turns < 100, "a stage looks for work all the time"
 
 
 def test_batches_are_full_while_there_is_enough(tmp_path: Path) -> None:
