@@ -10,8 +10,9 @@ from fetcher.errors import (
     SourceError,
     StoreError,
 )
-from fetcher.mirror import Preview, fetch, preview, retry, verify
+from fetcher.mirror import Preview, fetch, preview, verify
 from fetcher.model import Committed, Progress, Start, Summary
+from fetcher.retry import retry
 from fetcher.search import Hit, Search, search
 from fetcher.stop import Stop, stop_on_signals
 from fetcher.stores.evidence import FailureRow, failures

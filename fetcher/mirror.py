@@ -45,6 +45,7 @@ from fetcher.model import (
     Stage,
     Start,
     Summary,
+    Table,
     Walk,
 )
 from fetcher.settings import Settings, SourceOptions, load, login_of, secrets_of
@@ -53,6 +54,7 @@ from fetcher.sources.rest import from_stored
 from fetcher.stop import Stop
 from fetcher.stores.file import description_of, options_of_last_run, origin_of, scopes_of, source_of
 from fetcher.stores.sqlite import SqliteStore
+from fetcher.stores.texts import SOURCE as TEXTS
 from fetcher.stores.verify import Verdict
 from fetcher.stores.verify import verify as check
 from fetcher.transform import Transform
@@ -141,10 +143,23 @@ def retry(
 def verify(db: str | Path) -> Verdict:
     """Whether the database `db` is complete: all that was ever listed is there, and whole; asks the network nothing.
 
-    Raises StoreError.
+    Its texts, if there are any, are to be read and embedded too. Raises StoreError.
     """
     path = Path(db)
-    return check(path, kind_of(path).tables)
+    return check(path, tables_of(path))
+
+
+def tables_of(db: Path) -> Sequence[Table]:
+    """The tables of what the database `db` mirrors; none where it holds texts alone.
+
+    Raises StoreError, ConfigurationError when it mirrors a source that is not installed.
+    """
+    return () if mirrors_nothing(db) else kind_of(db).tables
+
+
+def mirrors_nothing(db: Path) -> bool:
+    """Whether the database `db` holds texts alone. Raises StoreError."""
+    return source_of(db) == TEXTS
 
 
 def kind_of(db: str | Path) -> type[Source]:

@@ -390,18 +390,24 @@ class Progress:
 
 @dataclass(frozen=True, slots=True)
 class Summary:
-    """How a run ended: `ended` says so in a word, `parked` counts the work of the database that failed for good."""
+    """How a run ended: `ended` says so in a word, `parked` counts the work of the database that failed for good.
+
+    `texts` says how texts fared that were retried along with the mirror, None where there were none.
+    """
 
     counts: Counts
     seconds: float
     ended: str
     parked: int
     left: int
+    texts: Any = None
 
     @property
     def exit_code(self) -> int:
         """0 complete or limit reached, 3 finished but something failed for good."""
-        return 3 if self.parked and self.ended == "complete" else 0
+        if self.parked and self.ended == "complete":
+            return 3
+        return 0 if self.texts is None else int(self.texts.exit_code)
 
 
 @dataclass(frozen=True, slots=True)

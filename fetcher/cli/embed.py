@@ -49,4 +49,4 @@ def embed(
         report=report,
         verbose=verbose,
         log_format=log_format,
-    )
+    ).exit_code

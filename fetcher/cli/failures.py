@@ -68,7 +68,7 @@ def _cells(each: FailureRow) -> tuple[str, ...]:
         str(each.attempts),
         _when(each.failed_at),
         due,
-        plain(each.message),
+        plain(f"{each.where}: {each.message}" if each.where else each.message),
     )
 
 

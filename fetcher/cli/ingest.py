@@ -55,4 +55,4 @@ def ingest(
         report=report,
         verbose=verbose,
         log_format=log_format,
-    )
+    ).exit_code

@@ -11,14 +11,19 @@ import click
 from fetcher.cli import EXIT_CODES
 from fetcher.cli.running import follow, running_options, setting_options, settings_for
 from fetcher.cli.selection import selection_options
-from fetcher.mirror import kind_of
-from fetcher.mirror import retry as run
+from fetcher.mirror import kind_of, mirrors_nothing
+from fetcher.mirror import retry as retry_mirror
+from fetcher.stores.texts import holds_texts
+from fetcher.texts.settings import TextSettings
+
+_READING = ("parser", "domain", "category", "reader_processes", "chunk_size", "chunk_overlap")
 
 
 @click.command(epilog=EXIT_CODES)
 @click.argument("db", required=False, type=click.Path(path_type=Path))
 @selection_options
 @setting_options
+@partial(setting_options, models=[TextSettings], without=_READING)
 @click.option("--limit", type=click.IntRange(min=1), metavar="N", help="end once N items' details are committed")
 @running_options
 def retry(
@@ -32,15 +37,39 @@ def retry(
 ) -> int:
     """Make due again what failed for good in DB (DB_PATH), then go on with the mirror as `fetch` does.
 
-    Without --outcome and --key it is all that failed. Where nothing fits, the API is asked nothing.
+    Texts that failed are embedded again; documents that could not be read are read by the next `fetcher ingest`.
+    Without --outcome and --key it is all that failed. Where nothing fits, nobody is asked anything.
     """
     settings = settings_for(given, verbose=verbose, log_format=log_format)
     path = db or settings.db_path
     given = {name: value for name, value in given.items() if value is not None}
-    source = kind_of(path)
-    call = partial(run, path, outcomes=outcomes, keys=keys, limit=limit, **given)
-    summary = follow(call, settings, source=source, db=path, order="newest", log_format=log_format)
-    if summary is None:
+    of_texts = {name: given.pop(name) for name in TextSettings.model_fields if name in given}
+    codes = []
+    if not mirrors_nothing(path):
+        call = partial(retry_mirror, path, outcomes=outcomes, keys=keys, limit=limit, **given)
+        source = kind_of(path)
+        summary = follow(call, settings, source=source, db=path, order="newest", log_format=log_format)
+        codes += [] if summary is None else [summary.exit_code]
+    if holds_texts(path):
+        codes += _of_texts(path, outcomes, keys, of_texts, verbose=verbose, log_format=log_format)
+    if not codes:
         click.echo("Nothing to retry: `fetcher failures` shows what failed", err=True)
-        return 0
-    return summary.exit_code
+    return max(codes, default=0)
+
+
+def _of_texts(
+    path: Path,
+    outcomes: tuple[str, ...],
+    keys: tuple[int | str, ...],
+    given: dict[str, Any],
+    *,
+    verbose: int,
+    log_format: str,
+) -> list[int]:
+    """How the texts fared: the exit code, or none where there was nothing to retry."""
+    from fetcher.cli.stages import follow_stages
+    from fetcher.texts.ingest import retry as retry_texts
+
+    call = partial(retry_texts, path, outcomes=outcomes, keys=keys)
+    summary = follow_stages(call, given, db=path, report=None, verbose=verbose, log_format=log_format)
+    return [] if summary is None else [summary.exit_code]

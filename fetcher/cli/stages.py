@@ -10,7 +10,7 @@ import time
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import asdict
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import click
 from tqdm import tqdm
@@ -28,19 +28,21 @@ from fetcher.texts.ingest import TextProgress, TextSummary
 from fetcher.texts.settings import TextSettings
 from fetcher.words import counted, duration
 
+S = TypeVar("S", TextSummary, TextSummary | None)
+
 _VERBS = {"read": "read", "read-items": "read", "embed": "embedded", "aggregate": "written"}
 
 
 def follow_stages(
-    run: Callable[..., TextSummary],
+    run: Callable[..., S],
     given: Mapping[str, Any],
     *,
     db: Path,
     report: Path | None,
     verbose: int,
     log_format: str,
-) -> int:
-    """Call `run` with what tells of it and lets Ctrl-C end it; says how it went, and returns the exit code."""
+) -> S:
+    """Call `run` with what tells of it and lets Ctrl-C end it; says how it went, and returns what it returns."""
     settings_for({}, verbose=verbose, log_format=log_format)
     for key in unknown_keys([Settings, TextSettings, *(kind.Options for kind in registry().values())]):
         logging.getLogger("fetcher").warning("%s: %s is no setting; it is ignored", ENV_FILE, key)
@@ -58,7 +60,7 @@ def follow_stages(
         teller.end(error.summary, db, report)
         raise
     teller.end(summary, db, report)
-    return summary.exit_code
+    return summary
 
 
 def metrics(progress: TextProgress) -> dict[str, dict[str, Any]]:
@@ -203,5 +205,7 @@ def _closing(summary: TextSummary, stages: Mapping[str, Mapping[str, Any]], db: 
     shown = click.format_filename(db)
     if summary.parked:
         yield f"{summary.parked:,} failed for good: `fetcher failures {shown}` says why, `fetcher retry` tries again"
-    elif not any(each.get("left") for each in stages.values()):
+    if summary.unread:
+        yield f"{counted(summary.unread, 'document')} still to be read: `fetcher ingest` does, with what it was given"
+    elif not summary.parked and not any(each.get("left") for each in stages.values()):
         yield f'{shown} is complete. Look into it: fetcher search {shown} "words"'

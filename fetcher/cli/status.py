@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import time
+from collections.abc import Mapping
 from dataclasses import asdict
 from datetime import datetime
 from pathlib import Path
@@ -11,10 +12,13 @@ from pathlib import Path
 import click
 
 from fetcher.cli.report import duration, size
-from fetcher.mirror import kind_of
+from fetcher.mirror import kind_of, mirrors_nothing
 from fetcher.settings import Settings, load
 from fetcher.sources import Source, of
 from fetcher.stores.overview import Overview, RunRow, overview
+from fetcher.stores.texts import SOURCE
+from fetcher.stores.texts_overview import StageState, TextsOverview, texts_overview
+from fetcher.stores.worklist import MIRROR_STAGES
 from fetcher.words import stretch
 
 MOST_RANGES = 10
@@ -24,21 +28,28 @@ MOST_RANGES = 10
 @click.argument("db", required=False, type=click.Path(path_type=Path))
 @click.option("--json", "as_json", is_flag=True, help="everything as one JSON object")
 def status(db: Path | None, as_json: bool) -> None:
-    """Show what DB (DB_PATH) holds: coverage, counts, work left, last runs; live while a fetch runs elsewhere."""
+    """Show what DB (DB_PATH) holds: coverage, documents, counts, work left, last runs; live while a run goes on."""
     path = db or load(Settings, {}).db_path
-    kind = kind_of(path)
-    found = overview(path, kind.tables)
+    kind = None if mirrors_nothing(path) else kind_of(path)
+    found = overview(path, kind.tables) if kind is not None else None
+    texts = texts_overview(path)
     if as_json:
-        click.echo(json.dumps(asdict(found), default=str))
+        facts = asdict(found) if found is not None else {"source": SOURCE}
+        click.echo(json.dumps({**facts, "texts": asdict(texts) if texts is not None else None}, default=str))
         return
-    for line in _lines(path, found, kind):
+    shown = click.format_filename(path)
+    lines = []
+    if kind is not None and found is not None:
+        address = f" ({found.base_url})" if found.base_url else ""
+        lines += [f"{shown}: mirror of {found.source}{address}, {size(found.bytes)}", *_lines(found, kind)]
+    if texts is not None:
+        lines += [f"Texts of {shown}:" if lines else f"{shown}: texts, {size(texts.bytes)}", *_text_lines(texts)]
+    for line in lines:
         click.echo(line)
 
 
-def _lines(path: Path, found: Overview, kind: type[Source]) -> list[str]:
+def _lines(found: Overview, kind: type[Source]) -> list[str]:
     lines = [
-        f"{click.format_filename(path)}: mirror of {found.source}{f' ({found.base_url})' if found.base_url else ''},"
-        f" {size(found.bytes)}",
         f"Items:    {found.items:,} listed, {found.fetched:,} with their details"
         + (f", {found.gone:,} gone" if found.gone else "")
         + (f", {found.unlisted:,} no longer listed" if found.unlisted else ""),
@@ -74,14 +85,38 @@ def _lines(path: Path, found: Overview, kind: type[Source]) -> list[str]:
     return lines
 
 
-def _named(by_outcome: dict[str, int], what: str) -> str:
+def _text_lines(found: TextsOverview) -> list[str]:
+    model = f", of {found.model} ({found.dimension} dimensions)" if found.model else ""
+    lines = [
+        f"Documents: {found.documents:,} listed, {found.read:,} read"
+        + (f", {found.changed:,} of them changed since" if found.changed else "")
+        + (f", {found.unlisted:,} no longer there" if found.unlisted else ""),
+        f"Chunks:    {found.chunks:,} in {found.categories:,} categor{'y' if found.categories == 1 else 'ies'}",
+        f"Vectors:   {found.vectors:,}{model}",
+    ]
+    lines += [f"{f'{each.name}:':<11}{_stage(each)}" for each in found.stages]
+    running = found.running
+    lines += [f"{'Running:' if not number else '':<11}{_running(run)}" for number, run in enumerate(running)]
+    lines += [
+        f"{'Runs:' if not number else '':<11}{_run(run)}"
+        for number, run in enumerate(run for run in found.runs if run not in running)
+    ]
+    return lines
+
+
+def _stage(each: StageState) -> str:
+    words = f"{each.work:,} left{_named(each.waiting, 'to be tried again')}"
+    return words + (f", {each.parked:,} failed for good{_named(each.failed, '')}" if each.parked else "")
+
+
+def _named(by_outcome: Mapping[str, int], what: str) -> str:
     named = ", ".join(f"{count:,} {outcome}" for outcome, count in by_outcome.items())
     return f" ({named}{f' {what}' if what else ''})" if named else ""
 
 
 def _running(run: RunRow) -> str:
     words = [
-        f"since {_when(run.started_at)} (pid {run.pid})",
+        f"{_of_stage(run)}since {_when(run.started_at)} (pid {run.pid})",
         f"{run.stored:,} stored",
         f"~{run.left:,} left",
         f"{run.rate:.1f}/s",
@@ -100,9 +135,14 @@ def _run(run: RunRow) -> str:
     took = duration((run.ended_at or run.updated_at) - run.started_at)
     why = f": {run.message}" if run.message else ""
     return (
-        f"{_when(run.started_at)}, {took}, {ended}: {run.stored:,} stored, {run.gone:,} gone, {run.failed:,} failed,"
+        f"{_of_stage(run)}{_when(run.started_at)}, {took}, {ended}: {run.stored:,} stored, {run.gone:,} gone, {run.failed:,} failed,"
         f" {run.requests:,} requests{why}"
     )
+
+
+def _of_stage(run: RunRow) -> str:
+    """Which stage a run was of, where a run has several."""
+    return "" if run.stage in MIRROR_STAGES else f"{run.stage}, "
 
 
 def _when(at: int) -> str:

@@ -5,16 +5,18 @@ from __future__ import annotations
 import json
 import sys
 from collections.abc import Callable, Sequence
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from datetime import datetime
 from pathlib import Path
+from typing import Any
 
 import click
 
 from fetcher.cli.report import counted, plain
-from fetcher.mirror import kind_of
+from fetcher.mirror import kind_of, mirrors_nothing
 from fetcher.settings import Settings, load
 from fetcher.sources import of
+from fetcher.stores.texts_verify import TextsVerdict
 from fetcher.stores.verify import Verdict
 from fetcher.stores.verify import verify as check
 from fetcher.words import stretch
@@ -33,8 +35,9 @@ Exit codes:
 @click.argument("db", required=False, type=click.Path(path_type=Path))
 @click.option("--json", "as_json", is_flag=True, help="everything as one JSON object")
 def verify(db: Path | None, as_json: bool) -> int:
-    """Check that DB (DB_PATH) is complete: covered without a hole, every item with its details or a tombstone, no work
-    left, and nothing in the file contradicting the rest. Asks the network nothing; reads the whole file.
+    """Check that DB (DB_PATH) is complete: covered without a hole, every item with its details or a tombstone, every
+    document read and every chunk with its vector, no work left, and nothing in the file contradicting the rest. Asks
+    the network nothing; reads the whole file.
     """
     path = db or load(Settings, {}).db_path
     steps = sys.stderr.isatty()
@@ -43,16 +46,64 @@ def verify(db: Path | None, as_json: bool) -> int:
         if steps:
             click.echo(f"\r\033[KLooking at {what} …", nl=False, err=True)
 
-    source = kind_of(path)
-    verdict = check(path, source.tables, on_step=on_step)
+    source = None if mirrors_nothing(path) else kind_of(path)
+    verdict = check(path, source.tables if source is not None else (), on_step=on_step)
     if steps:
         click.echo("\r\033[K", nl=False, err=True)
+    caveat = of(source, "caveat") if source is not None else ""
     if as_json:
-        click.echo(json.dumps({"complete": verdict.complete, **asdict(verdict), "caveat": of(source, "caveat")}))
-    else:
-        for line in _lines(path, verdict, of(source, "position_text"), of(source, "caveat")):
-            click.echo(line)
+        click.echo(json.dumps({"complete": verdict.complete, **_facts(verdict), "caveat": caveat}))
+        return 0 if verdict.complete else 3
+    lines = []
+    if source is not None:
+        lines += _lines(path, replace(verdict, texts=None), of(source, "position_text"), caveat)
+    if verdict.texts is not None:
+        title = f"{'Texts of ' if lines else ''}{click.format_filename(path)}"
+        lines += _text_lines(title, verdict.texts, () if lines else verdict.wrong)
+    for line in lines:
+        click.echo(line)
     return 0 if verdict.complete else 3
+
+
+def _facts(verdict: Verdict) -> dict[str, Any]:
+    facts = asdict(verdict)
+    if verdict.texts is not None:
+        facts["texts"] = {"complete": verdict.texts.complete, **facts["texts"]}
+    return facts
+
+
+def _text_lines(title: str, verdict: TextsVerdict, damage: Sequence[str]) -> list[str]:
+    held = (
+        f"{counted(verdict.documents, 'document')}, {counted(verdict.chunks, 'chunk')},"
+        f" {counted(verdict.vectors, 'vector')}"
+    )
+    if verdict.as_of is None:
+        return [f"{title}: no document was listed yet"]
+    if verdict.complete and not damage:
+        return [f"{title}: {held}; complete as of {_when(verdict.as_of)}"]
+    lines = [f"{title}: {held}; not complete"]
+    if verdict.unfinished_count:
+        named = [
+            f"{each.stage} {plain(str(each.key))}"
+            + (f" of {plain(each.where)}" if each.where else "")
+            + (f" ({each.outcome} for good)" if each.parked else "")
+            for each in verdict.unfinished
+        ]
+        names = _names(named, verdict.unfinished_count)
+        lines.append(f"Work left: {counted(verdict.unfinished_count, 'thing')}: {names}")
+    wrong = [*map(plain, verdict.wrong), *damage]
+    lines += _some("Does not agree", wrong, "thing")
+    lines.append(
+        "The file contradicts itself: restore it from a backup, or read the texts anew"
+        if wrong
+        else "Go on with `fetcher ingest` (to read), `fetcher embed`, or either with --aggregate;"
+        " `fetcher failures` shows what failed, `fetcher retry` tries it again"
+    )
+    return lines
+
+
+def _when(at: int) -> str:
+    return datetime.fromtimestamp(at).strftime("%Y-%m-%d %H:%M:%S")
 
 
 def _lines(path: Path, verdict: Verdict, position: Callable[[int], str], caveat: str) -> list[str]:
@@ -60,8 +111,10 @@ def _lines(path: Path, verdict: Verdict, position: Callable[[int], str], caveat:
     items = counted(verdict.items, "item") + (f", {verdict.gone:,} of them gone" if verdict.gone else "")
     if verdict.complete:
         assert verdict.as_of is not None
-        when = datetime.fromtimestamp(verdict.as_of).strftime("%Y-%m-%d %H:%M:%S")
-        return [f"{shown}: {items}; complete as of {when}", *([f"Which means: {caveat}"] if caveat else [])]
+        return [
+            f"{shown}: {items}; complete as of {_when(verdict.as_of)}",
+            *([f"Which means: {caveat}"] if caveat else []),
+        ]
     lines = [f"{shown}: {items}; not complete"]
     if verdict.as_of is None:
         lines.append("Nothing was listed yet")

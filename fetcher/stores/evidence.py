@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Collection
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from fetcher.model import Key
 from fetcher.stores.file import connect_readonly, explained
 from fetcher.stores.schema import marks
+from fetcher.stores.texts import place_of
 
 
 @dataclass(frozen=True, slots=True)
@@ -16,8 +17,9 @@ class FailureRow:
     """One key that failed: what it was asked for, how that ended, and when it is tried again.
 
     `stage` is detail (an item's own request), item (a listed item that cannot be used) or list (a list page, named by
-    its lowest key). `due_at` is None when it failed for good; times are Unix seconds. `body` is what came instead of a
-    good answer, at most 64 KiB of it.
+    its lowest key); of texts read (a file), read-items (an item), embed (a text, named by its hash) or aggregate (a
+    category). `due_at` is None when it failed for good; times are Unix seconds. `body` is what came instead of a good
+    answer, at most 64 KiB of it. `where` is a place of a text that its key does not tell: a document, and a position.
     """
 
     stage: str
@@ -29,6 +31,7 @@ class FailureRow:
     failed_at: int
     due_at: float | None
     body: bytes | None
+    where: str | None = None
 
 
 def failures(
@@ -60,6 +63,6 @@ def failures(
                 " ORDER BY failed_at DESC, stage, key LIMIT ?",
                 [*chosen, -1 if limit is None else limit],
             ).fetchall()
+            return [replace(FailureRow(*row), where=place_of(conn, row[0], row[1])) for row in rows]
     finally:
         conn.close()
-    return [FailureRow(*row) for row in rows]

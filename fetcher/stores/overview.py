@@ -1,8 +1,9 @@
-"""What a database holds and how its runs went, read without disturbing one that is being written."""
+"""What a mirror holds and how its runs went, read without disturbing one that is being written."""
 
 from __future__ import annotations
 
 import os
+import sqlite3
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -10,13 +11,19 @@ from pathlib import Path
 
 from fetcher.model import Covered, Scope, Table
 from fetcher.stores.file import connect_readonly, explained
+from fetcher.stores.schema import marks
+from fetcher.stores.worklist import MIRROR_STAGES
 
 
 @dataclass(frozen=True, slots=True)
 class RunRow:
-    """One run as its row tells it; `ended` is None while it goes on, times are Unix seconds."""
+    """One run as its row tells it; `ended` is None while it goes on, times are Unix seconds.
+
+    `stage` is `detail` for a run of a mirror; of the stages of texts that go on together each has a row.
+    """
 
     id: int
+    stage: str
     pid: int
     started_at: int
     updated_at: int
@@ -35,6 +42,11 @@ class RunRow:
     rate: float
     paused_until: int | None
     reason: str | None
+
+    @property
+    def goes_on(self) -> bool:
+        """Whether it does: it has not ended, its process lives and has told of itself within the last minute."""
+        return self.ended is None and _alive(self)
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,10 +79,10 @@ class Overview:
     def running(self) -> RunRow | None:
         """The run that goes on now, if there is one."""
         newest = self.runs[0] if self.runs else None
-        return newest if newest is not None and newest.ended is None and _alive(newest) else None
+        return newest if newest is not None and newest.goes_on else None
 
 
-_RUN = 'id, pid, started_at, updated_at, ended_at, ended, message, pages, listed, stored, gone, failed, retries, requests, limited, "left", rate, paused_until, reason'  # noqa: E501
+_RUN = 'pid, started_at, updated_at, ended_at, ended, message, pages, listed, stored, gone, failed, retries, requests, limited, "left", rate, paused_until, reason'  # noqa: E501
 
 
 def overview(path: Path, tables: Sequence[Table], *, runs: int = 5) -> Overview:
@@ -86,15 +98,15 @@ def overview(path: Path, tables: Sequence[Table], *, runs: int = 5) -> Overview:
             (gone,) = conn.execute(f'SELECT count(*) FROM "{item}" WHERE gone_at IS NOT NULL').fetchone()
             (unlisted,) = conn.execute(f'SELECT count(*) FROM "{item}" WHERE unlisted_at IS NOT NULL').fetchone()
             by_outcome = conn.execute(
-                "SELECT outcome, due_at IS NULL, count(*) FROM work WHERE outcome IS NOT NULL GROUP BY 1, 2 ORDER BY 1"
+                "SELECT outcome, due_at IS NULL, count(*) FROM work WHERE outcome IS NOT NULL"
+                f" AND stage IN {MIRROR_STAGES} GROUP BY 1, 2 ORDER BY 1"
             ).fetchall()
             coverage = conn.execute(
                 "SELECT scope, lo, hi, items, walked_at FROM coverage WHERE sweep = ? ORDER BY scope, lo DESC", [sweep]
             ).fetchall()
-            (pages,), (page_size,) = (conn.execute(f"PRAGMA page_{what}").fetchone() for what in ("count", "size"))
             has_walks = conn.execute("SELECT 1 FROM sqlite_master WHERE name = 'walks'").fetchone()
             walks = conn.execute("SELECT scope, kept_at FROM walks ORDER BY 1").fetchall() if has_walks else []
-            rows = conn.execute(f"SELECT {_RUN} FROM runs ORDER BY id DESC LIMIT ?", [runs]).fetchall()
+            last, size = last_runs(conn, MIRROR_STAGES, runs), bytes_of(conn)
     finally:
         conn.close()
     return Overview(
@@ -111,10 +123,28 @@ def overview(path: Path, tables: Sequence[Table], *, runs: int = 5) -> Overview:
         sweep=sweep,
         sweep_open=ended is None,
         coverage=tuple(Covered(*row) for row in coverage),
-        runs=tuple(RunRow(*row) for row in rows),
-        bytes=pages * page_size,
+        runs=last,
+        bytes=size,
         walks=tuple(walks),
     )
+
+
+def last_runs(conn: sqlite3.Connection, stages: Sequence[str], most: int) -> tuple[RunRow, ...]:
+    """The last runs of these stages, newest first."""
+    known = conn.execute("SELECT 1 FROM pragma_table_info('runs') WHERE name = 'stage'").fetchone()
+    # An older release knew of mirrors alone.
+    stage = "stage" if known else "'detail'"
+    rows = conn.execute(
+        f"SELECT id, {stage}, {_RUN} FROM runs WHERE {stage} IN ({marks(len(stages))}) ORDER BY id DESC LIMIT ?",
+        [*stages, most],
+    ).fetchall()
+    return tuple(RunRow(*row) for row in rows)
+
+
+def bytes_of(conn: sqlite3.Connection) -> int:
+    """How large the file is."""
+    (pages,), (size,) = (conn.execute(f"PRAGMA page_{what}").fetchone() for what in ("count", "size"))
+    return int(pages) * int(size)
 
 
 def _alive(run: RunRow) -> bool:

@@ -4,19 +4,23 @@ from __future__ import annotations
 
 import json
 import sqlite3
+from collections import Counter
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from pathlib import Path
 
 from fetcher.errors import ConfigurationError
-from fetcher.model import Key
+from fetcher.model import Key, Outcome
 from fetcher.stores import migrations
 from fetcher.stores.bulk import array, array_for_keys, for_keys
 from fetcher.stores.database import Database
-from fetcher.stores.file import explained
+from fetcher.stores.file import connect_readonly, explained
 from fetcher.stores.worklist import Worklist
 
 STAGES = ("read", "read-items", "embed", "aggregate")
 """What texts go through: files are read, or a mirror's items; what is read is embedded, and written out."""
+
+READS = ("read", "read-items")
+"""The stages in which documents are read."""
 
 SOURCE = "texts"
 """The source that a database of texts alone is recorded under."""
@@ -113,6 +117,16 @@ def has_texts(conn: sqlite3.Connection) -> bool:
     return conn.execute("SELECT 1 FROM sqlite_master WHERE name = 'chunks'").fetchone() is not None
 
 
+def holds_texts(path: Path) -> bool:
+    """Whether the database there has the tables of texts. Raises StoreError."""
+    conn = connect_readonly(path)
+    try:
+        with explained(path):
+            return has_texts(conn)
+    finally:
+        conn.close()
+
+
 def count(conn: sqlite3.Connection, source: str, stage: str, *, work: int = 0, parked: int = 0, done: int = 0) -> None:
     """Add to what a stage has to do, has failed at for good, and has done; within a transaction."""
     conn.execute(
@@ -167,6 +181,16 @@ def keep_listed(db: Database, folder: str, now: int) -> None:
             "UPDATE documents SET listed_at = ? WHERE name >= ? || '/' AND name < ? || '0' AND unlisted_at IS NULL",
             [now, folder, folder],
         )
+
+
+def unpark(db: Database, source: str, outcomes: Collection[Outcome], keys: Collection[Key]) -> Mapping[str, int]:
+    """Make due again what failed for good, all or of these outcomes and keys; how much it was, by stage."""
+    with db.transaction():
+        chosen, _ = Worklist(db.conn, source).unpark(outcomes, keys, STAGES)
+        found = Counter(stage for stage, _ in chosen)
+        for stage, again in found.items():
+            count(db.conn, source, stage, work=again, parked=-again)
+    return found
 
 
 def unlist(db: Database, folder: str, now: int) -> int:
@@ -229,6 +253,18 @@ def texts_of(conn: sqlite3.Connection, hashes: Sequence[str]) -> Mapping[str, st
     return dict(
         array_for_keys(conn, "SELECT json_group_array(json_array(hash, text)) FROM chunks WHERE hash IN ", hashes)
     )
+
+
+def place_of(conn: sqlite3.Connection, stage: str, key: Key) -> str | None:
+    """A place where a text stands that is known by its hash alone; None where a key says what it is."""
+    if stage != "embed":
+        return None
+    row = conn.execute(
+        "SELECT name, position FROM chunks JOIN documents ON documents.number = document WHERE hash = ?"
+        " ORDER BY document, position LIMIT 1",
+        [key],
+    ).fetchone()
+    return f"{row[0]}, position {row[1]}" if row else None
 
 
 def recorded_model(conn: sqlite3.Connection) -> tuple[str, int] | None:

@@ -5,13 +5,19 @@ from __future__ import annotations
 import json
 import sqlite3
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from fetcher.coverage import missing
 from fetcher.model import Interval, Key, Scope, Table
 from fetcher.stores.file import connect_readonly, explained
 from fetcher.stores.schema import Statements, quoted
+from fetcher.stores.texts import has_texts
+from fetcher.stores.texts_verify import TextsVerdict, check_texts
+from fetcher.stores.worklist import MIRROR_STAGES
+
+_OURS = f"stage IN {MIRROR_STAGES}"
+"""What of `work` is a mirror's."""
 
 MOST_NAMED = 1000
 """So many keys are named of each kind; all are counted."""
@@ -53,27 +59,40 @@ class Verdict:
     unfinished: tuple[Unfinished, ...]
     unfinished_count: int
     wrong: tuple[str, ...]
+    texts: TextsVerdict | None = None
 
     @property
     def complete(self) -> bool:
-        """Whether all that was ever listed is here, and whole."""
+        """Whether all that was ever listed is here, and whole, and its texts are."""
         return self.as_of is not None and not (
-            self.uncovered or self.without_details_count or self.unfinished_count or self.wrong
+            self.uncovered
+            or self.without_details_count
+            or self.unfinished_count
+            or self.wrong
+            or (self.texts is not None and not self.texts.complete)
         )
 
 
 def verify(path: Path, tables: Sequence[Table], *, on_step: Callable[[str], None] = lambda _: None) -> Verdict:
     """Read the whole database and say whether it is complete; `on_step` hears what is being looked at.
 
-    Raises StoreError.
+    Where there are no `tables` nothing is mirrored. Raises StoreError.
     """
     conn = connect_readonly(path)
     try:
         with explained(path):
             conn.execute("BEGIN")
-            return _Check(conn, tables).verdict(on_step)
+            verdict = _Check(conn, tables).verdict(on_step) if tables else _NOTHING_MIRRORED
+            texts = check_texts(conn, on_step) if has_texts(conn) else None
+            on_step("the file")
+            damage = [f"SQLite: {line}" for (line,) in conn.execute("PRAGMA quick_check(20)") if line != "ok"]
     finally:
         conn.close()
+    as_of = verdict.as_of if tables or texts is None else texts.as_of
+    return replace(verdict, as_of=as_of, wrong=(*verdict.wrong, *damage), texts=texts)
+
+
+_NOTHING_MIRRORED = Verdict(0, 0, None, (), (), 0, (), 0, ())
 
 
 def uncovered(conn: sqlite3.Connection, tables: Sequence[Table]) -> list[Uncovered]:
@@ -103,9 +122,10 @@ class _Check:
         open_ = f"FROM {self._table} WHERE fetched_at IS NULL AND gone_at IS NULL"
         (open_count,) = self._conn.execute(f"SELECT count(*) {open_}").fetchone()
         without = self._conn.execute(f"SELECT {self._key} {open_} ORDER BY 1 LIMIT ?", [MOST_NAMED]).fetchall()
-        (work,) = self._conn.execute("SELECT count(*) FROM work").fetchone()
+        (work,) = self._conn.execute(f"SELECT count(*) FROM work WHERE {_OURS}").fetchone()
         unfinished = self._conn.execute(
-            "SELECT stage, key, outcome, due_at IS NULL FROM work ORDER BY due_at IS NULL, stage, key LIMIT ?",
+            f"SELECT stage, key, outcome, due_at IS NULL FROM work WHERE {_OURS}"
+            " ORDER BY due_at IS NULL, stage, key LIMIT ?",
             [MOST_NAMED],
         ).fetchall()
         wrong = [*self._counters(items), *self._counts()]
@@ -114,8 +134,6 @@ class _Check:
             wrong += self._orphans(table)
         on_step("the search")
         wrong += self._search()
-        on_step("the file")
-        wrong += [f"SQLite: {line}" for (line,) in self._conn.execute("PRAGMA quick_check(20)") if line != "ok"]
         return Verdict(
             items=items,
             gone=gone,
@@ -180,6 +198,7 @@ class _Check:
         (fetched,) = self._conn.execute(f"SELECT count(*) FROM {self._table} WHERE fetched_at IS NOT NULL").fetchone()
         work, parked = self._conn.execute(
             "SELECT count(*) FILTER (WHERE due_at IS NOT NULL), count(*) FILTER (WHERE due_at IS NULL) FROM work"
+            f" WHERE {_OURS}"
         ).fetchone()
         names = ("items listed", "items with details", "work left", "failed for good")
         return [
@@ -214,6 +233,6 @@ class _Check:
             f"SELECT DISTINCT child.{parent} FROM {quoted(table.name)} AS child LEFT JOIN {self._table} AS item"
             f" ON item.{self._key} = child.{parent} WHERE item.fetched_at IS NULL"
             # What comes in pieces has some rows before it has all.
-            f" AND NOT EXISTS (SELECT 1 FROM work WHERE work.key = child.{parent}) LIMIT 20"
+            f" AND NOT EXISTS (SELECT 1 FROM work WHERE {_OURS} AND work.key = child.{parent}) LIMIT 20"
         ).fetchall()
         return [f"{table.name}: rows of {key}, which has no details" for (key,) in rows]

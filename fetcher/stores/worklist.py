@@ -9,6 +9,9 @@ from fetcher.model import Failure, Interval, Key, Order, Outcome, Work
 from fetcher.stores.bulk import array, for_keys
 from fetcher.stores.schema import marks
 
+MIRROR_STAGES = ("detail", "item", "list")
+"""The stages of a mirror; what is of another in `work`, `failures` and `runs` is none of its business."""
+
 _DUE_AGAIN = "UPDATE work SET due_at = 0, attempts = 0, outcome = NULL, error = NULL"
 
 
@@ -72,15 +75,17 @@ class Worklist:
         )
         return found
 
-    def unpark(self, outcomes: Collection[Outcome], keys: Collection[Key]) -> tuple[list[tuple[str, Key]], int]:
+    def unpark(
+        self, outcomes: Collection[Outcome], keys: Collection[Key], stages: Sequence[str] = MIRROR_STAGES
+    ) -> tuple[list[tuple[str, Key]], int]:
         """Make due again what failed for good, all or of these outcomes and keys; what it was, and how much is due.
 
         Of what was no work by itself, a list page or a listed item, nothing can be made due.
         """
         parked = self._conn.execute(
-            "SELECT stage, key FROM work WHERE source = ? AND due_at IS NULL"
+            f"SELECT stage, key FROM work WHERE source = ? AND stage IN ({marks(len(stages))}) AND due_at IS NULL"
             f"{f' AND outcome IN ({marks(len(outcomes))})' if outcomes else ''}",
-            [self._source, *outcomes],
+            [self._source, *stages, *outcomes],
         ).fetchall()
         chosen = [(stage, key) for stage, key in parked if not keys or key in keys]
         due = [(self._source, stage, key) for stage, key in chosen if stage not in ("item", "list")]

@@ -8,7 +8,7 @@ import os
 import threading
 import time
 from collections import defaultdict
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Collection, Iterable, Mapping
 from dataclasses import dataclass, field
 from itertools import islice
 from pathlib import Path
@@ -21,12 +21,13 @@ from fetcher.errors import ConfigurationError, FetcherError, Interrupted
 from fetcher.governor import Governor
 from fetcher.metrics import Latency
 from fetcher.mirror import kind_of
-from fetcher.model import Latencies, Plan, Progress, Stage, Summary
+from fetcher.model import Key, Latencies, Outcome, Plan, Progress, Stage, Summary
 from fetcher.settings import Settings, load
 from fetcher.stop import Stop
 from fetcher.stores.database import Database
 from fetcher.stores.stages import CategoryWriter, DocumentWriter, StageStore, VectorWriter, Writer
 from fetcher.stores.texts import (
+    READS,
     STAGES,
     enlist,
     enlist_categories,
@@ -35,6 +36,7 @@ from fetcher.stores.texts import (
     open_texts,
     recorded_model,
     unlist,
+    unpark,
 )
 from fetcher.texts.documents import Document, scan
 from fetcher.texts.items import Items
@@ -45,8 +47,6 @@ from fetcher.texts.settings import LATENCY_LOWER_THRESHOLD, LATENCY_UPPER_THRESH
 from fetcher.texts.stages import Aggregating, Connections, Embedding, Reading, ReadingItems
 
 log = logging.getLogger("fetcher")
-
-READS = ("read", "read-items")
 
 _SCANNED = 500
 """So many documents are enlisted in one transaction."""
@@ -84,7 +84,10 @@ class TextProgress:
 
 @dataclass(frozen=True, slots=True)
 class TextSummary:
-    """How a run ended, by stage; `parked` counts what failed for good, `files` those written anew."""
+    """How a run ended, by stage; `parked` counts what failed for good, `files` those written anew.
+
+    `unread` are documents that are still to be read: a run that only embeds reads none.
+    """
 
     stages: Mapping[str, Summary]
     seconds: float
@@ -96,12 +99,13 @@ class TextSummary:
     vanished: int = 0
     files: int = 0
     unchanged: int = 0
+    unread: int = 0
     progress: TextProgress = field(default_factory=lambda: TextProgress({}))
 
     @property
     def exit_code(self) -> int:
-        """0 when all is done, 3 when something failed for good."""
-        return 3 if self.parked else 0
+        """0 when all is done, 3 when something failed for good, or is still to be read."""
+        return 3 if self.parked or self.unread else 0
 
 
 def ingest(
@@ -151,6 +155,25 @@ def embed(
     given = {**_configured(config), **settings}
     given |= {"embedder": embedder} if embedder is not None else {}
     return _Run(db, given, aggregate, stop, on_progress).embed(items=items)
+
+
+def retry(
+    db: str | Path,
+    *,
+    outcomes: Collection[Outcome | str] = (),
+    keys: Collection[Key] = (),
+    embedder: str | Callable[..., Any] | None = None,
+    stop: Stop | None = None,
+    on_progress: Callable[[TextProgress], None] = lambda _: None,
+    **settings: Any,
+) -> TextSummary | None:
+    """Make due again what failed for good of the texts in `db`, and embed what is due.
+
+    `outcomes` and `keys` choose some of it. Documents are read by the next `ingest`, which knows how, and counted as
+    `unread`. Returns None where there is nothing to retry. Raises what `ingest` raises.
+    """
+    given = {**settings, **({"embedder": embedder} if embedder is not None else {})}
+    return _Run(db, given, None, stop, on_progress).retry([Outcome(each) for each in outcomes], keys)
 
 
 def _configured(config: Mapping[str, Any] | str | Path | None) -> dict[str, Any]:
@@ -229,6 +252,15 @@ class _Run:
                 run = ReadingItems(found, self._connections, governor, backlog).run
                 self._add_read(Stage("read-items", run, 100), governor, backlog, self._settings.db_batch_size)
             return self._go(backlog)
+        finally:
+            self._db.close()
+
+    def retry(self, outcomes: Collection[Outcome], keys: Collection[Key]) -> TextSummary | None:
+        self._open()
+        try:
+            if not unpark(self._db, self._source, outcomes, keys):
+                return None
+            return self._go(self._backlog())
         finally:
             self._db.close()
 
@@ -463,6 +495,7 @@ class _Run:
             vanished=self._vanished,
             files=len(self._aggregating.changed) if self._aggregating is not None else 0,
             unchanged=len(self._aggregating.unchanged) if self._aggregating is not None else 0,
+            unread=sum(map(self._work, READS)),
             progress=self._tell(backlog),
         )
 

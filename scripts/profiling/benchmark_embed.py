@@ -29,8 +29,8 @@ from ingest_cases import cpu_of
 from measure import HERE, MB, Run, Spread, Table, Wrong, leave, load, machine, run, shown
 
 from fetcher.model import Batch, Detail
-from fetcher.stores.stages import DocumentWriter
 from fetcher.stores import texts as stored
+from fetcher.stores.stages import DocumentWriter
 from fetcher.texts.chunk import chunk_id, text_hash
 
 BATCH = 64
@@ -41,7 +41,9 @@ TARGET = 0.9
 MOST_REFUSED = 0.02
 MOST_MB = 200
 BESIDE_LOOP = 10
-PEAK_NOTE = "MB are 10⁶ bytes. The peak is the kernel's (`VmHWM`), that of all the processes that read files theirs added up."
+PEAK_NOTE = (
+    "MB are 10⁶ bytes. The peak is the kernel's (`VmHWM`), that of all the processes that read files theirs added up."
+)
 
 PLAIN = """
 import json, sqlite3, sys, time
@@ -183,9 +185,7 @@ class Trial:
         }
 
 
-def embedded(
-    folder: Path, host: Host, words: Sequence[str], *, expected: int, settings: Mapping[str, Any]
-) -> Trial:
+def embedded(folder: Path, host: Host, words: Sequence[str], *, expected: int, settings: Mapping[str, Any]) -> Trial:
     """`fetcher WORDS texts.db` to its end. Raises Wrong unless every text has a vector."""
     config = {"EMBEDDER": "openai", "EMBED_BASE_URL": host.url, **settings}
     (folder / "settings.json").write_text(json.dumps(config))
@@ -228,7 +228,9 @@ def judged(options: Options, table: Table, figure: str, values: Spread, target: 
     """The last two cells of a row; a run that is quick judges nothing."""
     if options.quick:
         return target, "(not judged)"
-    table.verdicts.append({"part": table.name, "figure": figure, "target": target, "good": good, "values": values.values})
+    table.verdicts.append(
+        {"part": table.name, "figure": figure, "target": target, "good": good, "values": values.values}
+    )
     return target, "met" if good else "**missed**"
 
 
@@ -280,9 +282,7 @@ def measured(options: Options, only: Sequence[str]) -> Found:
         if "files" in only:
             with simulated(options.folder, *SLOW, seed=number, items=None) as host:
                 words = ["ingest", str(books)]
-                found.books.append(
-                    embedded(options.empty(), host, words, expected=options.chunks, settings=FIXED)
-                )
+                found.books.append(embedded(options.empty(), host, words, expected=options.chunks, settings=FIXED))
         if "limit" in only:
             with simulated(options.folder, *SLOW, "--rate", str(LIMIT), seed=number, items=None) as host:
                 folder = copied(few)

@@ -1,0 +1,212 @@
+"""Whether the texts of a database are all read and embedded, and agree with each other."""
+
+from __future__ import annotations
+
+import sqlite3
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+
+from fetcher.embedders.vectors import SIZE, are_finite
+from fetcher.model import Key
+from fetcher.stores.schema import marks
+from fetcher.stores.texts import READS, STAGES, place_of
+
+MOST_NAMED = 1000
+"""So many are named of each kind; all are counted."""
+
+_MOST_TOLD = 20
+"""So many of what is wrong in one way are told one by one."""
+
+_VECTORS = 2000
+"""So many vectors are looked at, at once."""
+
+
+@dataclass(frozen=True, slots=True)
+class TextWork:
+    """Work that is left of texts; `parked` says that it failed for good, `where` is a place of the text."""
+
+    stage: str
+    key: Key
+    outcome: str | None
+    parked: bool
+    where: str | None
+
+
+@dataclass(frozen=True, slots=True)
+class TextsVerdict:
+    """What `verify` found of texts: complete when nothing is left to do, nothing failed and nothing is wrong.
+
+    `as_of` is when the document was listed whose listing is the oldest (Unix seconds), None when there was none.
+    """
+
+    documents: int
+    chunks: int
+    vectors: int
+    as_of: int | None
+    unfinished: tuple[TextWork, ...]
+    unfinished_count: int
+    wrong: tuple[str, ...]
+
+    @property
+    def complete(self) -> bool:
+        """Whether all documents that were listed are read, and all of their chunks have vectors."""
+        return not (self.unfinished_count or self.wrong)
+
+
+def check_texts(conn: sqlite3.Connection, on_step: Callable[[str], None]) -> TextsVerdict:
+    """Read all that a database has of texts, within the transaction of the caller."""
+    on_step("documents")
+    documents, as_of = conn.execute(
+        "SELECT count(*), min(listed_at) FROM documents WHERE unlisted_at IS NULL"
+    ).fetchone()
+    (chunks,) = conn.execute("SELECT count(*) FROM chunks").fetchone()
+    (vectors,) = conn.execute("SELECT count(*) FROM vectors").fetchone()
+    ours = f"source = (SELECT name FROM sources) AND stage IN ({marks(len(STAGES))})"
+    (work,) = conn.execute(f"SELECT count(*) FROM work WHERE {ours}", STAGES).fetchone()
+    unfinished = conn.execute(
+        f"SELECT stage, key, outcome, due_at IS NULL FROM work WHERE {ours} ORDER BY due_at IS NULL, stage, key LIMIT ?",
+        [*STAGES, MOST_NAMED],
+    ).fetchall()
+    wrong = [*_totals(conn), *_documents(conn)]
+    on_step("chunks")
+    wrong += [*_chunks(conn), *_categories(conn), *_search(conn)]
+    on_step("vectors")
+    wrong += _vectors(conn)
+    return TextsVerdict(
+        documents=documents,
+        chunks=chunks,
+        vectors=vectors,
+        as_of=as_of,
+        unfinished=tuple(
+            TextWork(stage, key, outcome, bool(parked), place_of(conn, stage, key))
+            for stage, key, outcome, parked in unfinished
+        ),
+        unfinished_count=work,
+        wrong=tuple(wrong),
+    )
+
+
+def _totals(conn: sqlite3.Connection) -> Iterator[str]:
+    """Where what is kept of a stage with each batch differs from what there is."""
+    there = {
+        stage: counts
+        for stage, *counts in conn.execute(
+            "SELECT stage, count(*) FILTER (WHERE due_at IS NOT NULL), count(*) FILTER (WHERE due_at IS NULL) FROM work"
+            f" WHERE source = (SELECT name FROM sources) AND stage IN ({marks(len(STAGES))}) GROUP BY stage",
+            STAGES,
+        )
+    }
+    kept = {stage: counts for stage, *counts in conn.execute("SELECT stage, work, parked FROM stages")}
+    for stage in STAGES:
+        names = ("work left", "failed for good")
+        for name, found, counted in zip(names, there.get(stage, [0, 0]), kept.get(stage, [0, 0]), strict=True):
+            if found != counted:
+                yield f"stage {stage}, {name}: {found:,} are there, {counted:,} were counted"
+
+
+def _documents(conn: sqlite3.Connection) -> Iterator[str]:
+    """Documents that were forgotten, or have not the chunks that they were read into.
+
+    One that is still to be read, or could not be, has some of its chunks before it has all.
+    """
+    settled = (
+        "unlisted_at IS NULL AND NOT EXISTS (SELECT 1 FROM work WHERE source = (SELECT name FROM sources)"
+        f" AND stage IN {READS} AND key = documents.name)"
+    )
+    yield from _told(
+        conn,
+        f"SELECT name FROM documents WHERE version IS NULL AND {settled}",
+        "{} was never read, and is not to be",
+    )
+    yield from _told(
+        conn,
+        "SELECT name, documents.chunks, ifnull(there, 0) FROM documents LEFT JOIN"
+        " (SELECT document, count(*) AS there FROM chunks GROUP BY document) ON document = documents.number"
+        f" WHERE documents.chunks != ifnull(there, 0) AND {settled}",
+        "{}: {2:,} chunks are there, {1:,} were read",
+    )
+
+
+def _chunks(conn: sqlite3.Connection) -> Iterator[str]:
+    """Chunks of no document, and texts that nobody is to embed."""
+    yield from _told(
+        conn,
+        "SELECT document FROM (SELECT DISTINCT document FROM chunks)"
+        " WHERE NOT EXISTS (SELECT 1 FROM documents WHERE number = document)",
+        "chunks: some are of document {}, which is not there",
+    )
+    yield from _told(
+        conn,
+        "SELECT ifnull((SELECT name FROM documents WHERE number = document), document), position FROM chunks"
+        " WHERE NOT EXISTS (SELECT 1 FROM vectors WHERE vectors.hash = chunks.hash) AND NOT EXISTS"
+        " (SELECT 1 FROM work WHERE source = (SELECT name FROM sources) AND stage = 'embed' AND key = chunks.hash)",
+        "{}, position {}: its text has no vector, and is not to be embedded",
+    )
+
+
+def _categories(conn: sqlite3.Connection) -> Iterator[str]:
+    """Categories that nobody knows to have changed, or whose file is ahead of them."""
+    yield from _told(
+        conn,
+        "SELECT domain, category FROM chunks EXCEPT SELECT domain, category FROM categories",
+        "categories: {}/{} has chunks and is not there",
+    )
+    yield from _told(
+        conn,
+        "SELECT domain, category FROM categories WHERE written > changes",
+        "categories: the file of {}/{} is newer than its chunks",
+    )
+
+
+def _search(conn: sqlite3.Connection) -> Iterator[str]:
+    """Where full-text search has other chunks than there are. FTS5's own check would have to write."""
+    indexed = "EXISTS (SELECT 1 FROM chunks_search_docsize WHERE id = number)"
+    lacking, first = conn.execute(f"SELECT count(*), min(number) FROM chunks WHERE NOT {indexed}").fetchone()
+    if lacking:
+        yield f"the search lacks {lacking:,} of the chunks, the first is number {first}"
+    there = "EXISTS (SELECT 1 FROM chunks WHERE number = docs.id)"
+    more, first = conn.execute(
+        f"SELECT count(*), min(id) FROM chunks_search_docsize AS docs WHERE NOT {there}"
+    ).fetchone()
+    if more:
+        yield f"the search has {more:,} chunks that are not there, the first is number {first}"
+
+
+def _vectors(conn: sqlite3.Connection) -> Iterator[str]:
+    """Vectors that are none of the one model's."""
+    models = conn.execute("SELECT name, dimension FROM models").fetchall()
+    if len(models) > 1:
+        yield f"vectors: they are of {len(models)} models: {', '.join(name for name, _ in models)}"
+        return
+    found = conn.execute("SELECT hash, vector FROM vectors ORDER BY rowid")
+    size = models[0][1] * SIZE if models else None
+    told = 0
+    while some := found.fetchmany(_VECTORS):
+        if size is None:
+            yield "vectors: there are some, and no model is recorded"
+            return
+        for key, flaw in _flaws(some, size):
+            told += 1
+            if told <= _MOST_TOLD:
+                where = place_of(conn, "embed", key)
+                yield f"the vector of {f'{where} ({key})' if where else key} {flaw}"
+    if told > _MOST_TOLD:
+        yield f"vectors: {told - _MOST_TOLD:,} more are wrong"
+
+
+def _flaws(vectors: Sequence[tuple[str, bytes]], size: int) -> Iterator[tuple[str, str]]:
+    """What is wrong with vectors, by their keys."""
+    for key, vector in vectors:
+        if len(vector) != size:
+            yield key, f"has {len(vector) / SIZE:g} dimensions, not {size // SIZE}"
+        elif not are_finite(vector):
+            yield key, "has a number that is infinite or none"
+
+
+def _told(conn: sqlite3.Connection, select: str, sentence: str) -> Iterator[str]:
+    """A sentence for each row, and how many more there are."""
+    rows = conn.execute(select)
+    yield from (sentence.format(*row) for row in rows.fetchmany(_MOST_TOLD))
+    more = sum(1 for _ in rows)
+    if more:
+        yield f"{more:,} more like these"
