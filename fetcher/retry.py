@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection
+from collections.abc import Callable, Collection, Mapping
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -43,10 +43,9 @@ def retry(
     """
     stop = stop or Stop()
     path = Path(db) if db is not None else load(Settings, {}).db_path
-    texts = holds_texts(path)
+    of_mirror, of_texts = shared_out(path, settings)
     summary: Summary | None = None
-    if not (texts and mirror.mirrors_nothing(path)):
-        of_texts = TextSettings.model_fields if texts else {}
+    if of_mirror is not None:
         summary = mirror.retry(
             path,
             outcomes=outcomes,
@@ -58,13 +57,27 @@ def retry(
             on_start=on_start,
             on_batch=on_batch,
             on_progress=on_progress,
-            **{name: each for name, each in settings.items() if name not in of_texts},
+            **of_mirror,
         )
-    if not texts:
+    if of_texts is None:
         return summary
     from fetcher.texts import ingest
 
-    known = (*Settings.model_fields, *TextSettings.model_fields)
-    given = {name: each for name, each in settings.items() if name in known or mirror.mirrors_nothing(path)}
-    found = ingest.retry(path, outcomes=outcomes, keys=keys, stop=stop, **given)
+    found = ingest.retry(path, outcomes=outcomes, keys=keys, stop=stop, **of_texts)
     return found if summary is None else replace(summary, texts=found)
+
+
+def shared_out(path: Path, settings: Mapping[str, Any]) -> tuple[dict[str, Any] | None, dict[str, Any] | None]:
+    """What of the settings is for the mirror in a database, and what for its texts; None where it has no such.
+
+    Raises StoreError.
+    """
+    if mirror.mirrors_nothing(path):
+        return None, dict(settings)
+    if not holds_texts(path):
+        return dict(settings), None
+    ours, texts = Settings.model_fields, TextSettings.model_fields
+    return (
+        {name: each for name, each in settings.items() if name in ours or name not in texts},
+        {name: each for name, each in settings.items() if name in ours or name in texts},
+    )

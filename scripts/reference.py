@@ -16,6 +16,7 @@ from functools import cache
 from itertools import pairwise
 from pathlib import Path
 from tempfile import TemporaryDirectory
+from time import time
 from types import NoneType
 from typing import Any, get_args
 
@@ -45,6 +46,8 @@ from fetcher.sources.rest.description import (
     Since,
 )
 from fetcher.stores.sqlite import SqliteStore
+from fetcher.stores.texts import open_texts
+from fetcher.texts.settings import LATENCY_LOWER_THRESHOLD, LATENCY_UPPER_THRESHOLD, TextSettings
 
 ROOT = Path(__file__).resolve().parent.parent
 WIDTH = 100
@@ -80,7 +83,10 @@ def settings_page() -> str:
         " `.env` of the current folder, in this order of precedence. In the library it is a keyword argument of"
         " `fetch` in lower case. A name in `.env` that is no setting is reported and ignored. `template.env` holds"
         " all of them, ready to be copied.\n\n"
-        "## Engine\n\nThese hold for every source.\n\n" + settings_table(Settings)
+        "## Engine\n\nThese hold for every source.\n\n" + settings_table(Settings),
+        "\n## Texts\n\nOf `fetcher ingest` and `fetcher embed`: how documents are read, embedded and written out. Those of"
+        " the engine hold too; `LATENCY_LOWER_THRESHOLD` and `LATENCY_UPPER_THRESHOLD`, where they are unset, are"
+        f" {LATENCY_LOWER_THRESHOLD:g} and {LATENCY_UPPER_THRESHOLD:g} here.\n\n" + settings_table(TextSettings),
     ]
     parts += [
         f"\n## Source `{name}`\n\n{doc(kind.Options)}\n\n{settings_table(kind.Options)}"
@@ -141,7 +147,11 @@ def template() -> str:
         "# The option of the command line and the environment come before what is set here.",
         "# Made from the code by scripts/reference.py; explained in docs/reference/settings.md.",
     ]
-    groups = {"Engine": Settings, **{f"Source {name}": kind.Options for name, kind in sources().items()}}
+    groups = {
+        "Engine": Settings,
+        "Texts": TextSettings,
+        **{f"Source {name}": kind.Options for name, kind in sources().items()},
+    }
     for group, model in groups.items():
         lines += ["", f"# --- {group} " + "-" * (70 - len(group))]
         for name, field in model.model_fields.items():
@@ -209,10 +219,11 @@ TABLES = {
     "comments": "The comments on the items; those of an item are replaced as a set.",
     "coverage": "Which stretches of ids, or of time, are proven listed; merged where they touch.",
     "walks": "Where a list goes on that was walked by an interrupted run, and proves nothing before it has ended.",
-    "work": "What is still to do: the queue of the mirror.",
+    "work": "What is still to do: the queue of the mirror, and of the stages that texts go through.",
     "failures": "The last evidence of each key that failed; gone once its work succeeds.",
-    "runs": "One row for each run of `fetcher fetch`; the row of a run that goes on is at most some 10 s old.",
-    "sources": "The one source that this database mirrors, with its totals.",
+    "runs": "One row for each run of `fetcher fetch`, and for each stage of a run of `fetcher ingest` or `fetcher embed`;"
+    " the row of a run that goes on is at most some 10 s old.",
+    "sources": "The one source that this database mirrors, with its totals; `texts` where it holds texts alone.",
     "top_tags": "View: how many items have each tag, the most used first.",
     "items_with_tags": "View: the items, each with its tags and the number of its comments.",
     "recent": "View: the 100 newest items that are fetched, not gone and still listed.",
@@ -220,6 +231,15 @@ TABLES = {
     " `order by rank`. Its `rowid` is the item. It holds no text itself but the words and their places, in tables"
     " `search_…` of its own.",
     "search_text": "View: the texts of each fetched item that are searched; `search` reads its snippets from it.",
+    "documents": "What texts are read from: files, or items of the mirror.",
+    "chunks": "The pieces that documents are cut into. Those of a document that is listed no more are kept.",
+    "vectors": "The vector of each text, little-endian float32. A text that stands in many places has one.",
+    "models": "The one model that all vectors are of; no row while there are none.",
+    "categories": "The domains and categories of the chunks: which of them have changed since their files were written.",
+    "stages": "How much each stage of texts has to do and has done, kept with each batch.",
+    "chunks_search": "Full-text search (FTS5) over the chunks: `where chunks_search match 'words'`, best first with"
+    " `order by rank`. Its `rowid` is `chunks.number`. It holds no text itself but the words and their places, in tables"
+    " `chunks_search_…` of its own.",
     "_sqlite_migrations": "Which steps of the schema this database has been through; kept by sqlite-utils.",
     "stac.items": "One row for each item, of all collections.",
     "stac.assets": "The assets of the items; those of an item are replaced as a set.",
@@ -235,8 +255,13 @@ TABLES = {
 }
 """What each table or view is for; `SOURCE.TABLE` where two sources have one of that name."""
 
-SHADOWS = ("search_data", "search_idx", "search_docsize", "search_config")
+SHADOWS = tuple(
+    f"{name}_{part}" for name in ("search", "chunks_search") for part in ("data", "idx", "docsize", "config")
+)
 """Tables that FTS5 makes for itself."""
+
+OWNERS = {"texts": "texts (`fetcher ingest`, `fetcher embed`)"}
+"""What has tables of its own and is no source."""
 
 LIFE = {
     "extra": "JSON object of everything else that the API sent for this row, null if nothing",
@@ -450,8 +475,9 @@ COLUMNS: Mapping[str, Mapping[str, str]] = {
     "work": {
         "source": "the source",
         "stage": "`detail`: its details are to be asked for; `item`: its row in a listing could not be used;"
-        " `list`: a stretch could not be listed",
-        "key": "the item's key; of a stretch where it begins",
+        " `list`: a stretch could not be listed; of texts `read`, `read-items`, `embed` or `aggregate`",
+        "key": "the item's key; of a stretch where it begins; of texts the document's name, the hash of a text, or domain"
+        " and category as a JSON list",
         "priority": "higher first: 0 = never fetched, -1 = to be fetched anew",
         "attempts": "tries that failed so far",
         "due_at": "not to be tried before this time, 0 = at once, null = set aside, failed for good",
@@ -461,7 +487,7 @@ COLUMNS: Mapping[str, Mapping[str, str]] = {
     "failures": {
         "source": "the source",
         "stage": "the step that failed",
-        "key": "the item's id",
+        "key": "the key in `work`",
         "outcome": "`denied`, `unavailable` or `malformed`",
         "message": "what was wrong",
         "status": "HTTP status of the answer, null = no answer came",
@@ -478,6 +504,7 @@ COLUMNS: Mapping[str, Mapping[str, str]] = {
     "runs": {
         "id": "the run's number",
         "source": "the source",
+        "stage": "`detail` for a run of a mirror, or the stage of texts",
         "pid": "the process that runs it, or ran it",
         "plan": "JSON object of what it was asked to do",
         "started_at": "when it began",
@@ -521,6 +548,55 @@ COLUMNS: Mapping[str, Mapping[str, str]] = {
         "search_filled_to": "null = all fetched items are in `search`; a number = so far it is filled with the items up"
         " to this id that were fetched before there was a search",
     },
+    "documents": {
+        "number": "its number",
+        "name": "the file's absolute path, or the item as `TABLE/KEY`",
+        "item": "the item's key, null for a file",
+        "version": "what it was when it was read, and how it was read; another one has it read again, null = not read yet",
+        "chunks": "how many chunks it was read into",
+        "first_seen_at": "when it was first listed",
+        "listed_at": "when it was listed last",
+        "read_at": "when it was read last, null = not yet",
+        "unlisted_at": "when it was found to be there no more, null = it is there",
+    },
+    "chunks": {
+        "number": "its number, and the `rowid` in `chunks_search`",
+        "id": "a UUID made from the document's name and the position",
+        "document": "the document (`documents.number`)",
+        "position": "its place in the document, from 0",
+        "text": "its text",
+        "hash": "of the text (`vectors.hash`)",
+        "domain": "what it is grouped by first",
+        "category": "what it is grouped by within its domain",
+        "source_book": "the title of the book that it is from",
+        "source_chapter": "the chapter or heading that it is from",
+    },
+    "vectors": {
+        "hash": "of the text (`chunks.hash`)",
+        "vector": "four bytes for each dimension (`models.dimension`)",
+    },
+    "models": {
+        "name": "its name, with all that changes its vectors",
+        "dimension": "numbers in a vector",
+        "recorded_at": "when its first vectors were stored",
+    },
+    "categories": {
+        "domain": "the domain (`chunks.domain`)",
+        "category": "the category (`chunks.category`)",
+        "changes": "goes up with every change to its chunks",
+        "written": "the value of `changes` that its file holds, 0 = never written",
+    },
+    "stages": {
+        "source": "the source",
+        "stage": "`read`: files; `read-items`: items of the mirror; `embed`: texts; `aggregate`: categories",
+        "work": "rows of `work` that are due or wait for their time",
+        "parked": "rows of `work` that failed for good",
+        "done": "how much was ever done",
+    },
+    "chunks_search": {
+        "text": "words in the text",
+        "source_chapter": "words in the chapter or heading",
+    },
     "_sqlite_migrations": {
         "id": "a running number",
         "migration_set": "always `fetcher`",
@@ -543,7 +619,7 @@ COLUMNS = {
 def database_page() -> str:
     parts = [
         "# Database\n\n"
-        "A mirror is one SQLite file in WAL mode. It can be read with any SQLite tool while a run writes it."
+        "A mirror is one SQLite file in WAL mode, and so are texts, alone or beside a mirror. It can be read with any SQLite tool while a run writes it."
         " All times are Unix seconds, and booleans are 0 or 1. A field of the API that does not fit its column is"
         " null there and kept in `extra`. Beside `FILE` lie `FILE-wal` and `FILE-shm` while it is open, and"
         " `FILE.lock`, which keeps a second run out and may stay.\n\n"
@@ -561,6 +637,12 @@ def database_page() -> str:
             with closing(sqlite3.connect(path)) as conn:
                 own = [each.name for each in (*kind.tables, *of(kind, "views"))]
                 parts += described(conn, own, name, told)
+    with TemporaryDirectory() as folder:
+        path = Path(folder) / "texts.db"
+        open_texts(path, clock=time)[0].close()
+        with closing(sqlite3.connect(path)) as conn:
+            own = ["documents", "chunks", "vectors", "models", "categories", "stages", "chunks_search"]
+            parts += described(conn, own, "texts", told)
     left_over = [f"scripts/reference.py: table {name} is no more" for name in TABLES if name not in told]
     if left_over:
         raise SystemExit("\n".join(left_over))
@@ -598,7 +680,7 @@ def described(conn: sqlite3.Connection, own: Sequence[str], source: str, told: s
         yield "\n".join(
             [
                 heading(key) + "\n",
-                TABLES[key] + (f" Of source `{source}`." if name in own else "") + "\n",
+                TABLES[key] + (f" Of {OWNERS.get(source, f'source `{source}`')}." if name in own else "") + "\n",
                 table(
                     ("column", "type", "key", "null", "meaning"),
                     (

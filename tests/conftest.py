@@ -22,10 +22,13 @@ sys.path.insert(0, str(Path(__file__).parent.parent))
 from fetcher.settings import Settings
 from fetcher.simulator import Simulator, World
 from fetcher.sources import registry
+from fetcher.texts.settings import TextSettings
 from tests.helpers import eventually
 
 _SETTINGS = {
-    name for model in (Settings, *(kind.Options for kind in registry().values())) for name in model.model_fields
+    name
+    for model in (Settings, TextSettings, *(kind.Options for kind in registry().values()))
+    for name in model.model_fields
 }
 
 

@@ -18,6 +18,7 @@ from sqlite_utils.cli import cli as sqlite_utils
 
 from fetcher.settings import Settings, SourceOptions, load, unknown_keys
 from fetcher.simulator import Simulator, World
+from fetcher.texts.settings import TextSettings
 from tests.helpers import FAST, ROOT, column, mirror, one, query
 
 sys.path.insert(0, str(ROOT / "scripts"))
@@ -158,6 +159,7 @@ def test_template_env_holds_every_setting_with_its_default(tmp_path: Path) -> No
     settings = re.findall(r"^#([A-Z_]+)=(.*)$", text, re.MULTILINE)
     models: list[type[Settings] | type[SourceOptions]] = [
         Settings,
+        TextSettings,
         *(kind.Options for kind in reference.sources().values()),
     ]
     assert [name.lower() for name, _ in settings] == [name for model in models for name in model.model_fields]
@@ -171,8 +173,8 @@ def test_template_env_holds_every_setting_with_its_default(tmp_path: Path) -> No
 
 def test_template_env_holds_no_secret() -> None:
     text = (ROOT / "template.env").read_text(encoding="utf-8")
-    for kind in reference.sources().values():
-        for name, field in kind.Options.model_fields.items():
+    for model in (TextSettings, *(kind.Options for kind in reference.sources().values())):
+        for name, field in model.model_fields.items():
             if SecretStr in getattr(field.annotation, "__args__", ()):
                 assert f"#{name.upper()}=\n" in text
 

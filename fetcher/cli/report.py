@@ -137,6 +137,7 @@ class Reporter:
             return
         if self._json_lines:
             facts = asdict(summary)
+            facts.pop("texts")  # They tell of their own end.
             json_line("end", **facts.pop("counts"), **facts)
             return
         for line in summary_lines(summary, self._db, self._settings.start_from):

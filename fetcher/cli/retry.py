@@ -11,9 +11,9 @@ import click
 from fetcher.cli import EXIT_CODES
 from fetcher.cli.running import follow, running_options, setting_options, settings_for
 from fetcher.cli.selection import selection_options
-from fetcher.mirror import kind_of, mirrors_nothing
+from fetcher.mirror import kind_of
 from fetcher.mirror import retry as retry_mirror
-from fetcher.stores.texts import holds_texts
+from fetcher.retry import shared_out
 from fetcher.texts.settings import TextSettings
 
 _READING = ("parser", "domain", "category", "reader_processes", "chunk_size", "chunk_overlap")
@@ -43,14 +43,14 @@ def retry(
     settings = settings_for(given, verbose=verbose, log_format=log_format)
     path = db or settings.db_path
     given = {name: value for name, value in given.items() if value is not None}
-    of_texts = {name: given.pop(name) for name in TextSettings.model_fields if name in given}
+    of_mirror, of_texts = shared_out(path, given)
     codes = []
-    if not mirrors_nothing(path):
-        call = partial(retry_mirror, path, outcomes=outcomes, keys=keys, limit=limit, **given)
+    if of_mirror is not None:
+        call = partial(retry_mirror, path, outcomes=outcomes, keys=keys, limit=limit, **of_mirror)
         source = kind_of(path)
         summary = follow(call, settings, source=source, db=path, order="newest", log_format=log_format)
         codes += [] if summary is None else [summary.exit_code]
-    if holds_texts(path):
+    if of_texts is not None:
         codes += _of_texts(path, outcomes, keys, of_texts, verbose=verbose, log_format=log_format)
     if not codes:
         click.echo("Nothing to retry: `fetcher failures` shows what failed", err=True)

@@ -20,6 +20,7 @@ from fetcher.model import Order, Summary
 from fetcher.settings import ENV_FILE, Settings, further_arguments, load, options_of, unknown_keys
 from fetcher.sources import Source, is_source, registry
 from fetcher.stop import Stop, stop_on_signals
+from fetcher.texts.settings import TextSettings
 
 F = TypeVar("F", bound=Callable[..., Any])
 
@@ -89,7 +90,7 @@ def settings_for(given: Mapping[str, Any], *, verbose: int, log_format: str) -> 
 
 def warn_of_unknown(source: type[Source]) -> None:
     """Say which lines of `.env` are no settings."""
-    for key in unknown_keys([*_models(), source.Options]):
+    for key in unknown_keys([*_models(), TextSettings, source.Options]):
         logging.getLogger("fetcher").warning("%s: %s is no setting; it is ignored", ENV_FILE, key)
 
 

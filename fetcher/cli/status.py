@@ -135,8 +135,8 @@ def _run(run: RunRow) -> str:
     took = duration((run.ended_at or run.updated_at) - run.started_at)
     why = f": {run.message}" if run.message else ""
     return (
-        f"{_of_stage(run)}{_when(run.started_at)}, {took}, {ended}: {run.stored:,} stored, {run.gone:,} gone, {run.failed:,} failed,"
-        f" {run.requests:,} requests{why}"
+        f"{_of_stage(run)}{_when(run.started_at)}, {took}, {ended}: {run.stored:,} stored, {run.gone:,} gone,"
+        f" {run.failed:,} failed, {run.requests:,} requests{why}"
     )
 
 

@@ -16,15 +16,23 @@ from pydantic_settings import BaseSettings
 from fetcher.doctor import database, place
 from fetcher.doctor.finding import Finding, Level, bad, exit_code, note, ok
 from fetcher.doctor.remote import Remote, Witness, examine_login
-from fetcher.doctor.settings import examine_file, examine_transform, examine_user_agent, examine_values
+from fetcher.doctor.settings import (
+    examine_embedder,
+    examine_file,
+    examine_transform,
+    examine_user_agent,
+    examine_values,
+)
 from fetcher.errors import ConfigurationError, Stopped, StoreError
 from fetcher.governor import Governor
 from fetcher.mirror import BYTES_AN_ITEM, base_url_for, kind_of, remaining, remembered
 from fetcher.settings import ENV_FILE, Settings, SourceOptions
-from fetcher.sources import Source, find, of, registry
+from fetcher.sources import Defaults, Source, find, of, registry
 from fetcher.stop import Stop
 from fetcher.stores.file import description_of, is_new, source_of
 from fetcher.stores.health import Health, examine, is_begun
+from fetcher.stores.texts import SOURCE as TEXTS
+from fetcher.texts.settings import TextSettings
 
 __all__ = ["Finding", "Level", "diagnose", "exit_code"]
 
@@ -70,30 +78,35 @@ class _Visit:
         self._path = db or Path()
         self._settings = Settings.model_construct()
         self._options: BaseSettings | None = None
+        self._texts: BaseSettings | None = None
         self._kind: type[Source] | None = None
         self._remote: Remote | None = None
         self._source: Source | None = None
         self._health: Health | None = None
         self._misset = False
+        self._texts_alone = False
 
     def findings(self, *, offline: bool) -> Iterator[Finding]:
         for each in self._safely("settings", self._examine_settings):
             self._misset = self._misset or each.level == "bad"
             yield each
-        if not self._misset:
+        if self._texts_alone:
+            offline = True  # There is nothing to be asked.
+        elif not self._misset:
             yield from self._safely("network", lambda: self._examine_remote(offline=offline))
-        elif not offline:
+        if self._misset and not offline:
             yield note("network", "the API was not asked, for the settings are wrong", "correct them first")
         yield from self._safely(
             "file system",
             lambda: place.examine_file_system(self._path, allowed=self._settings.allow_network_file_system),
         )
         yield from self._safely("database", self._examine_database)
+        yield from self._safely("settings", self._examine_embedder)
         yield from self._safely("disk", self._examine_disk)
 
     def without_secrets(self, text: Any) -> Any:
         """A text without any of our secrets, which an answer may have repeated."""
-        values = [] if self._options is None else list(dict(self._options).values())
+        values = [value for each in (self._options, self._texts) if each is not None for value in dict(each).values()]
         for value in values:
             secret = value.get_secret_value() if isinstance(value, SecretStr) else ""
             if text and len(secret) >= _LEAST_SECRET:
@@ -118,7 +131,7 @@ class _Visit:
             )
 
     def _examine_settings(self) -> Iterator[Finding]:
-        models: list[type[BaseSettings]] = [Settings, *(kind.Options for kind in registry().values())]
+        models: list[type[BaseSettings]] = [Settings, TextSettings, *(kind.Options for kind in registry().values())]
         if self._db is not None and self._is_described(self._db):
             models.append(kind_of(self._db).Options)
         yield from examine_file(ENV_FILE, models)
@@ -127,6 +140,10 @@ class _Visit:
         self._settings = loaded
         self._path = self._db or loaded.db_path
         yield from wrong
+        if self._mirrored() == TEXTS:
+            self._texts_alone = True
+            yield from self._examine_text_settings()
+            return
         described = self._is_described(self._path)
         kind = self._kind = kind_of(self._path) if described else find(self._mirrored() or self._source_name)
         (self._options,), wrong_options = examine_values([kind.Options], self._given, ENV_FILE)
@@ -163,6 +180,32 @@ class _Visit:
         self._remote = Remote(source, client, loaded.request_timeout)
         if not self._misset:  # Which has taken in all that was yielded up to here.
             yield ok("settings", f"all are valid; {kind.name} is asked at {base_url}")
+
+    def _examine_text_settings(self) -> Iterator[Finding]:
+        """The settings of a database of texts alone: nothing is mirrored, and the network is not asked."""
+        yield from self._load_texts()
+        unknown = set(self._given) - set(Settings.model_fields) - set(TextSettings.model_fields)
+        if unknown:
+            yield bad("settings", f"no setting of texts is called {', '.join(sorted(unknown))}", "leave it out")
+        if not self._misset:
+            yield ok("settings", "all are valid; there are texts alone here, nothing is mirrored")
+
+    def _load_texts(self) -> Iterator[Finding]:
+        (self._texts,), wrong = examine_values([TextSettings], self._given, ENV_FILE)
+        yield from wrong
+
+    def _examine_embedder(self) -> Iterator[Finding]:
+        """Whether texts could be embedded on: asks the network nothing."""
+        found = self._health.texts if self._health is not None else None
+        if found is None:
+            return
+        if self._texts is None:
+            for each in self._load_texts():
+                self._misset = True
+                yield each
+        assert isinstance(self._texts, TextSettings)
+        if not self._misset:
+            yield from examine_embedder(self._texts, self._settings, found.model, self._stop)
 
     def _mirrored(self) -> str | None:
         """The source that the database mirrors, None when it does not tell."""
@@ -202,10 +245,11 @@ class _Visit:
         if not is_begun(path):
             yield database.unmade(path)
             return
-        if self._kind is None:
+        if self._kind is None and not self._texts_alone:
             return  # Its source is not installed, which has been said.
-        self._health = examine(path, self._kind.tables)
-        yield from database.examine_database(path, self._health, of(self._kind, "position_text"))
+        self._health = examine(path, self._kind.tables if self._kind is not None else ())
+        position = of(self._kind, "position_text") if self._kind is not None else Defaults.position_text
+        yield from database.examine_database(path, self._health, position)
         if self._health.overview is not None:
             yield database.examine_learned(self._health.learned)
 
@@ -225,4 +269,6 @@ class _Visit:
                 return start.estimate * BYTES_AN_ITEM if start.estimate is not None else None
             except (StoreError, ConfigurationError):
                 return None
-        return overview.work * BYTES_AN_ITEM if overview is not None else None
+        if overview is None:
+            return 0 if self._texts_alone else None
+        return overview.work * BYTES_AN_ITEM

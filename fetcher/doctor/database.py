@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import os
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +13,8 @@ from fetcher.doctor.finding import Finding, bad, note, ok
 from fetcher.errors import StoreError
 from fetcher.stores.health import CHECK_SECONDS, Health
 from fetcher.stores.overview import Overview, RunRow
+from fetcher.stores.texts import STAGES
+from fetcher.stores.texts_overview import TextsOverview
 from fetcher.words import counted, duration, shown, size, stretch, when
 
 WHAT = "database"
@@ -46,8 +48,13 @@ def examine_database(path: Path, health: Health, position: Callable[[int], str])
     yield from _schema(path, health)
     yield from _file(path, health)
     if health.overview is not None:
-        yield from _runs(health.overview)
+        yield from _runs(health.overview.runs, "item", "`fetcher fetch`")
         yield from _left(health, health.overview, position)
+    if health.texts is not None:
+        for stage in sorted({run.stage for run in health.texts.runs}, key=STAGES.index):
+            runs = [run for run in health.texts.runs if run.stage == stage]
+            yield from _runs(runs, "thing", f"`fetcher {_COMMANDS[stage]}`", f" of the stage {stage}")
+        yield from _left_of_texts(health.texts)
 
 
 def examine_learned(text: str | None) -> Finding:
@@ -111,8 +118,8 @@ def _file(path: Path, health: Health) -> Iterator[Finding]:
             f"SQLite's check of the file was broken off after {duration(CHECK_SECONDS)}; nothing was wrong so far",
             "`fetcher verify` reads all of it, however long it takes",
         )
-    elif health.overview is not None:
-        yield ok(WHAT, f"{shown(path)} is ours, opens, and is whole ({size(health.overview.bytes)})")
+    elif (found := health.overview or health.texts) is not None:
+        yield ok(WHAT, f"{shown(path)} is ours, opens, and is whole ({size(found.bytes)})")
     if health.wal_bytes > MOST_WAL:
         yield note(
             WHAT,
@@ -121,32 +128,66 @@ def _file(path: Path, health: Health) -> Iterator[Finding]:
         )
 
 
-def _runs(found: Overview) -> Iterator[Finding]:
-    running = found.running
+def _runs(runs: Sequence[RunRow], thing: str, command: str, what: str = "") -> Iterator[Finding]:
+    """What is to be said of the runs, newest first, that `command` begins."""
+    running = runs[0] if runs and runs[0].goes_on else None
     if running is not None:
-        yield ok(WHAT, f"a run goes on (pid {running.pid}), {counted(running.stored, 'item')} stored")
-    last = next((run for run in found.runs if run != running), None)
+        yield ok(WHAT, f"a run{what} goes on (pid {running.pid}), {counted(running.stored, thing)} stored")
+    last = next((run for run in runs if run != running), None)
     if last is None:
         if running is None:
-            yield note(WHAT, "no run has begun yet", "run `fetcher fetch`")
+            yield note(WHAT, "no run has begun yet", f"run {command}")
     elif last.ended is None and _lives(last):
         yield note(
             WHAT,
-            f"the run of {when(last.started_at)} has said nothing for {duration(time.time() - last.updated_at)},"
-            f" and a process with its number lives (pid {last.pid})",
+            f"the run{what} of {when(last.started_at)} has said nothing for"
+            f" {duration(time.time() - last.updated_at)}, and a process with its number lives (pid {last.pid})",
             "see whether it is that run (ps); if so, the disk may be slow, or another program keeps the file locked",
         )
     elif last.ended is None or last.ended == "died":
         yield note(
             WHAT,
-            f"the last run, of {when(last.started_at)}, died (pid {last.pid}); what it had stored is stored",
-            "`fetcher fetch` goes on; if it happens again, look into the system's log (memory, power)",
+            f"the last run{what}, of {when(last.started_at)}, died (pid {last.pid}); what it had stored is stored",
+            f"{command} goes on; if it happens again, look into the system's log (memory, power)",
         )
     elif last.ended == "failed":
         why = f": {last.message}" if last.message else ""
-        yield note(WHAT, f"the last run, of {when(last.started_at)}, failed{why}", "mend that, then `fetcher fetch`")
+        yield note(WHAT, f"the last run{what}, of {when(last.started_at)}, failed{why}", f"mend that, then {command}")
     else:
-        yield ok(WHAT, f"the last run, of {when(last.started_at)}, ended: {last.ended}")
+        yield ok(WHAT, f"the last run{what}, of {when(last.started_at)}, ended: {last.ended}")
+
+
+def _left_of_texts(found: TextsOverview) -> Iterator[Finding]:
+    """What is still to do with texts; a run that goes on is about it."""
+    for each in found.stages:
+        if each.parked:
+            named = ", ".join(f"{count:,} {outcome}" for outcome, count in each.failed.items())
+            yield note(
+                WHAT,
+                f"stage {each.name}: {each.parked:,} failed for good ({named})",
+                "`fetcher failures` says why, `fetcher retry` tries again",
+            )
+        if each.work:
+            message = f"stage {each.name}: {each.work:,} left"
+            remedy = f"`fetcher {_COMMANDS[each.name]}` goes on"
+            yield ok(WHAT, message) if found.running else note(WHAT, message, remedy)
+    if not found.documents and not found.chunks:
+        yield note(WHAT, "no document was listed yet", "run `fetcher ingest`, or `fetcher embed --from items`")
+    elif not any(each.work for each in found.stages):
+        model = f" of {found.model}" if found.model else ""
+        yield ok(
+            WHAT,
+            f"{counted(found.documents, 'document')}, {counted(found.chunks, 'chunk')},"
+            f" {counted(found.vectors, 'vector')}{model}, nothing left to do",
+        )
+
+
+_COMMANDS = {
+    "read": "ingest",
+    "read-items": "embed --from items",
+    "embed": "embed",
+    "aggregate": "embed --aggregate",
+}
 
 
 def _left(health: Health, found: Overview, position: Callable[[int], str]) -> Iterator[Finding]:

@@ -12,10 +12,14 @@ from typing import Any
 from dotenv.parser import Binding, parse_stream
 from pydantic_settings import BaseSettings
 
+from fetcher import embedders
 from fetcher.doctor.finding import Finding, bad, note, ok
 from fetcher.errors import ConfigurationError
+from fetcher.governor import Governor
 from fetcher.settings import PLACEHOLDER_PAGE, Settings, load_valid, secrets_of
 from fetcher.sources import Source
+from fetcher.stop import Stop
+from fetcher.texts.settings import TextSettings
 from fetcher.transform import Transform
 
 WHAT = "settings"
@@ -96,6 +100,26 @@ def examine_transform(given: str | Callable[..., Any], kind: type[Source]) -> It
         Transform.of(given, kind.tables)
     except ConfigurationError as error:
         yield bad(WHAT, str(error), "correct it, and call this where runs are called: its module is looked for there")
+
+
+def examine_embedder(texts: TextSettings, settings: Settings, recorded: str | None, stop: Stop) -> Iterator[Finding]:
+    """Whether there is what makes vectors, and it makes those that are `recorded`; asks it for none."""
+    try:
+        embedder = embedders.make(texts, settings, Governor(stop, parallel=1), stop)
+    except ConfigurationError as error:
+        message, _, remedy = str(error).rpartition(": ")
+        yield bad(WHAT, message or str(error), remedy if message else "correct it")
+        return
+    name = embedder.name
+    embedder.close()
+    if recorded not in (None, name):
+        yield note(
+            WHAT,
+            f"the vectors are of {recorded}, and EMBEDDER and EMBED_MODEL would make some of {name}",
+            "set them to those before you embed, or name another database",
+        )
+    else:
+        yield ok(WHAT, f"texts are embedded by {name}")
 
 
 def _line_of(binding: Binding) -> int:

@@ -14,6 +14,8 @@ from fetcher.stores import migrations
 from fetcher.stores.file import connect_readonly, explained, is_made
 from fetcher.stores.overview import Overview, overview
 from fetcher.stores.schema import make_table, quoted
+from fetcher.stores.texts import SCHEMA
+from fetcher.stores.texts_overview import TextsOverview, texts_overview
 from fetcher.stores.verify import Uncovered, uncovered
 
 CHECK_SECONDS = 20.0
@@ -26,11 +28,13 @@ class Health:
 
     `behind` are steps of the schema that the database has not been through, `ahead` those that this program does not
     know. `lacking` are tables and columns that are to be there, `unindexed` the statements that make its missing
-    indexes; `search` names its tables for full-text search. `overview` is None where another schema forbids it.
+    indexes; `search` names its tables for full-text search. `overview` is None where nothing is mirrored, `texts` where
+    there are none, both where another schema forbids it.
     `wrong` is what SQLite's check complains of, `checked` whether it came to its end. `learned` is JSON text.
     """
 
     overview: Overview | None
+    texts: TextsOverview | None
     behind: tuple[str, ...]
     ahead: tuple[str, ...]
     lacking: tuple[str, ...]
@@ -59,7 +63,7 @@ def is_begun(path: Path) -> bool:
 def examine(path: Path, tables: Sequence[Table], *, seconds: float = CHECK_SECONDS) -> Health:
     """Look at a database of ours, also while a run writes it; the check of the file ends after `seconds`.
 
-    Raises StoreError.
+    Where there are no `tables` nothing is mirrored. Raises StoreError.
     """
     conn = connect_readonly(path)
     try:
@@ -67,9 +71,11 @@ def examine(path: Path, tables: Sequence[Table], *, seconds: float = CHECK_SECON
             schema = _Schema(conn)
             behind, ahead = schema.steps()
             lacking, unindexed = schema.missing(tables)
-            known = None if behind or ahead or lacking else overview(path, tables)
+            fits = not (behind or ahead or lacking)
+            known = overview(path, tables) if fits and tables else None
+            texts = texts_overview(path) if fits else None
             holes = tuple(uncovered(conn, tables)) if known else ()
-            (learned,) = conn.execute("SELECT learned FROM sources").fetchone() if known else (None,)
+            (learned,) = conn.execute("SELECT learned FROM sources").fetchone() if fits else (None,)
             wal = Path(f"{path.resolve()}-wal")
             wal_bytes = wal.stat().st_size if wal.exists() else 0
             wrong, checked = _check(conn, seconds)
@@ -79,6 +85,7 @@ def examine(path: Path, tables: Sequence[Table], *, seconds: float = CHECK_SECON
         conn.close()
     return Health(
         overview=known,
+        texts=texts,
         behind=behind,
         ahead=ahead,
         lacking=lacking,
@@ -111,12 +118,16 @@ class _Schema:
         new = sqlite3.connect(":memory:", isolation_level=None)
         try:
             migrations.apply(new)
-            item = tables[0]
             for table in tables:
-                make_table(new, table, item)
+                make_table(new, table, tables[0])
+            if "chunks" in self._there:
+                for statement in SCHEMA:
+                    new.execute(statement)
             lacking = [f"{table}.{column}" for table, column in _columns(new) if (table, column) not in self._columns]
             unindexed = [
-                sql for name, sql in _objects(new) if sql.startswith("CREATE INDEX") and name not in self._there
+                sql
+                for name, sql in _objects(new)
+                if sql.startswith(("CREATE INDEX", "CREATE UNIQUE INDEX")) and name not in self._there
             ]
         finally:
             new.close()

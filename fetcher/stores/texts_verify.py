@@ -64,7 +64,8 @@ def check_texts(conn: sqlite3.Connection, on_step: Callable[[str], None]) -> Tex
     ours = f"source = (SELECT name FROM sources) AND stage IN ({marks(len(STAGES))})"
     (work,) = conn.execute(f"SELECT count(*) FROM work WHERE {ours}", STAGES).fetchone()
     unfinished = conn.execute(
-        f"SELECT stage, key, outcome, due_at IS NULL FROM work WHERE {ours} ORDER BY due_at IS NULL, stage, key LIMIT ?",
+        f"SELECT stage, key, outcome, due_at IS NULL FROM work WHERE {ours}"
+        " ORDER BY due_at IS NULL, stage, key LIMIT ?",
         [*STAGES, MOST_NAMED],
     ).fetchall()
     wrong = [*_totals(conn), *_documents(conn)]
