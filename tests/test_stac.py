@@ -188,7 +188,12 @@ def plain(rows: Any) -> Any:
     """Rows with their JSON read, so that only what it says counts."""
 
     def read(value: Any) -> Any:
-        return ("json", json.loads(value)) if isinstance(value, str) and value[:1] in ("{", "[") else value
+        if not isinstance(value, str) or value[:1] not in ("{", "["):
+            return value
+        try:
+            return ("json", json.loads(value))
+        except ValueError:
+            return value  # A text that only begins so.
 
     return [tuple(read(value) for value in row) for row in rows]
 
