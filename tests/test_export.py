@@ -57,7 +57,8 @@ def texts(path: Path = DB) -> sqlite3.Connection:
 def add(conn: sqlite3.Connection, name: str, *found: str, domain: str = "texts", category: str = "physics") -> None:
     """A document of some chunks."""
     (number,) = conn.execute(
-        "INSERT INTO documents (name, chunks, first_seen_at, listed_at) VALUES (?, ?, 1, 1) RETURNING number", [name, len(found)]
+        "INSERT INTO documents (name, chunks, first_seen_at, listed_at) VALUES (?, ?, 1, 1) RETURNING number",
+        [name, len(found)],
     ).fetchone()
     conn.executemany(
         "INSERT INTO chunks (id, document, position, text, hash, domain, category, source_book, source_chapter)"
