@@ -15,7 +15,7 @@ from urllib.parse import urlsplit
 import requests
 
 from fetcher.client import Client
-from fetcher.engine import Engine, survey
+from fetcher.engine import Engine
 from fetcher.errors import (
     ConfigurationError,
     FetcherError,
@@ -48,6 +48,7 @@ from fetcher.model import (
     Table,
     Walk,
 )
+from fetcher.planning import survey
 from fetcher.settings import Settings, SourceOptions, load, login_of, secrets_of
 from fetcher.sources import Defaults, Source, find, is_source, of
 from fetcher.sources.rest import from_stored
