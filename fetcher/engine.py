@@ -6,12 +6,13 @@ import logging
 import queue
 from collections import deque
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from enum import Enum
 from functools import partial
 from queue import SimpleQueue
 from typing import Any, Literal
 
+from fetcher.batch import OpenBatch
 from fetcher.canary import ITEMS, Canary
 from fetcher.contracts import Source, Store
 from fetcher.coverage import list_key
@@ -19,7 +20,6 @@ from fetcher.errors import FetcherError, Interrupted, LoginError, RemoteError, R
 from fetcher.governor import Governor, backoff
 from fetcher.model import (
     GONE,
-    Batch,
     Committed,
     Counts,
     Detail,
@@ -60,15 +60,6 @@ HEARTBEAT_SECONDS = 10.0
 
 ENOUGH_ROOM = 1.05
 """So many times what is to be kept free must be free again before a run goes on."""
-
-BATCH_BYTES = 16_000_000
-"""A batch is full with so many bytes of rows, however few these are."""
-
-LISTED_PER_DETAIL = 10
-"""Listed rows that weigh as much in a batch as one detail: about what they cost to write."""
-
-BROUGHT_PER_DETAIL = 5
-"""Items listed with their details that weigh as much as one detail: each batch holds up the requests that follow."""
 
 RATE_SECONDS = 60.0
 """The pace shown is that of about the last minute."""
@@ -113,36 +104,6 @@ _Due = _Listing | tuple[Key, ...]
 
 _About = _Listing | tuple[Key, ...] | Literal[_Asked.HEAD, _Asked.LIFE, _Asked.LOGIN]
 """What a call was made for: the next page of a listing, the details of keys, or something besides."""
-
-
-@dataclass(slots=True)
-class _Open:
-    """The batch that is being filled."""
-
-    pages: list[Page] = field(default_factory=list)
-    parts: list[tuple[Key, Detail]] = field(default_factory=list)
-    details: dict[Key, Detail] = field(default_factory=dict)
-    gone: list[Key] = field(default_factory=list)
-    failures: list[Failure] = field(default_factory=list)
-    bytes: int = 0
-    since: float | None = None
-
-    def weight(self) -> float:
-        """How full it is, in details."""
-        listed = sum(len(page.rows) for page in self.pages)
-        pieces = sum(len(rows) for _, part in self.parts for rows in part.rows.values())
-        details = len(self.details) + len(self.gone) + len(self.failures)
-        return max(details + self.brought / BROUGHT_PER_DETAIL, (listed + pieces) / LISTED_PER_DETAIL)
-
-    @property
-    def brought(self) -> int:
-        """How many items came with their details on the page that lists them."""
-        return sum(len(page.details) for page in self.pages)
-
-    @property
-    def feeds(self) -> bool:
-        """Whether committing it makes work due."""
-        return any(len(page.rows) > len(page.details) for page in self.pages)
 
 
 class Engine:
@@ -202,7 +163,7 @@ class Engine:
         self._lost: RemoteError | None = None
         self._walks: deque[Walk] = deque()
         self._listings: list[_Listing] = []
-        self._open = _Open()
+        self._open = OpenBatch()
         self._counts = Counts()
         self._queued = 0
         self._density: float | None = None
@@ -373,7 +334,7 @@ class Engine:
 
     def _listed(self, listing: _Listing, page: Page) -> None:
         now = self._stop.now()
-        self._add(now).pages.append(page)
+        self._open.at(now).pages.append(page)
         self._say(page.notes)
         for failure in page.failures:
             log.info("%s %s cannot be used: %s", failure.stage, failure.key, failure.message)
@@ -424,7 +385,7 @@ class Engine:
         message = f"{name} could not be listed: {error}"
         key = list_key(listing.walk.scopes, unlisted.lo)
         log.info("%s: set aside as failed", message)
-        self._add(self._stop.now()).failures.append(
+        self._open.at(self._stop.now()).failures.append(
             Failure("list", key, error.outcome, message, error.status, error.body, listing.attempts)
         )
         self._go_on(listing, rest)
@@ -493,7 +454,7 @@ class Engine:
     def _fetched(
         self, keys: tuple[Key, ...], results: Mapping[Key, Detail | Gone | Exception], began: int, ended: int
     ) -> None:
-        batch = self._add(self._stop.now())
+        batch = self._open.at(self._stop.now())
         failed: dict[int, tuple[RequestFailed, list[Key]]] = {}
         self._in_pieces.difference_update(keys)
         for key in keys:
@@ -556,7 +517,7 @@ class Engine:
             error,
             "set aside as failed" if for_good else f"again in {wait:.1f} s",
         )
-        self._add(self._stop.now()).failures.append(
+        self._open.at(self._stop.now()).failures.append(
             Failure(
                 self._stage.name,
                 key,
@@ -769,11 +730,6 @@ class Engine:
 
     # --- collecting and committing --------------------------------------------------------------
 
-    def _add(self, now: float) -> _Open:
-        if self._open.since is None:
-            self._open.since = now
-        return self._open
-
     def _collect(self) -> None:
         """Wait for the next result, at most until something else is due, and take all that have come."""
         try:
@@ -842,11 +798,7 @@ class Engine:
         left = self._limit_left()
         if left is not None and batch.brought >= left:
             return True
-        if (
-            batch.weight() >= plan.batch_size
-            or batch.bytes >= BATCH_BYTES
-            or self._stop.now() - batch.since >= plan.batch_seconds
-        ):
+        if batch.full(self._stop.now(), plan):
             return True
         # Nothing is gained by waiting when the workers have run dry and a page would feed them, or nothing comes.
         return (batch.feeds and self._fetching < plan.workers) or not (self._flying() or self._page_due())
@@ -857,15 +809,7 @@ class Engine:
         return not self._listing_waits() and any(each.due <= now for each in self._listings)
 
     def _commit(self) -> None:
-        filled, self._open = self._open, _Open()
-        batch = Batch(
-            tuple(filled.pages),
-            tuple(filled.parts),
-            filled.details,
-            tuple(filled.gone),
-            tuple(filled.failures),
-            self._stage.name,
-        )
+        batch, self._open = self._open.closed(self._stage.name), OpenBatch()
         if batch.empty:
             return
         state = RunState(self._progress())
@@ -939,7 +883,7 @@ class Engine:
 
     def _left(self) -> int | None:
         """How many items are still to fetch, an estimate while listing goes on; None where nobody can tell."""
-        left = self._queued + sum(len(page.rows) - len(page.details) for page in self._open.pages)
+        left = self._queued + self._open.queues
         for walk in (*self._walks, *(each.walk for each in self._listings)):
             if walk.items is not None:
                 left += walk.items
@@ -1004,7 +948,7 @@ class Engine:
         if isinstance(about, _Listing):
             about.flying = False
             if isinstance(result, Page):
-                self._add(self._stop.now()).pages.append(result)
+                self._open.at(self._stop.now()).pages.append(result)
             return
         if about is _Asked.LIFE:
             return
