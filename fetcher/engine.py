@@ -6,7 +6,7 @@ import logging
 import queue
 from collections import deque
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from enum import Enum
 from functools import partial
 from queue import SimpleQueue
@@ -15,9 +15,9 @@ from typing import Any, Literal
 from fetcher.batch import OpenBatch
 from fetcher.canary import ITEMS, Canary
 from fetcher.contracts import Source, Store
-from fetcher.coverage import list_key
 from fetcher.errors import FetcherError, Interrupted, LoginError, RemoteError, RequestFailed, Stopped, StoreError
 from fetcher.governor import Governor, backoff
+from fetcher.listing import Listing, Listings
 from fetcher.model import (
     GONE,
     Committed,
@@ -36,7 +36,6 @@ from fetcher.model import (
     Stage,
     Start,
     Summary,
-    Walk,
     Work,
 )
 from fetcher.outage import Outage
@@ -48,9 +47,6 @@ log = logging.getLogger("fetcher")
 
 FIRST_ANSWER_SECONDS = 60.0
 """How long a host may fail to answer before a run's first good answer."""
-
-LOST_PAGES = 3
-"""So many list pages that fail for good, one after the other, and the listing is given up."""
 
 NONSENSE_TRIES = 3
 """So many answers that make no sense, before a run's first good one, and the address is wrong."""
@@ -77,20 +73,6 @@ ABANDON_SECONDS = 1.0
 """How long an interrupted run waits for its threads."""
 
 
-@dataclass(slots=True)
-class _Listing:
-    """A walk under way: where it is, when its next page is due (monotonic), failures of that page so far.
-
-    `good_before` is how many pages of any walk had come when that page first failed.
-    """
-
-    walk: Walk
-    due: float
-    attempts: int = 0
-    flying: bool = False
-    good_before: int = 0
-
-
 class _Asked(Enum):
     """What is asked for besides pages and details: the list head, any sign of life, what only a login shows."""
 
@@ -99,10 +81,10 @@ class _Asked(Enum):
     LOGIN = 3
 
 
-_Due = _Listing | tuple[Key, ...]
+_Due = Listing | tuple[Key, ...]
 """What can fail and be asked for again: the next page of a listing, the details of keys."""
 
-_About = _Listing | tuple[Key, ...] | Literal[_Asked.HEAD, _Asked.LIFE, _Asked.LOGIN]
+_About = Listing | tuple[Key, ...] | Literal[_Asked.HEAD, _Asked.LIFE, _Asked.LOGIN]
 """What a call was made for: the next page of a listing, the details of keys, or something besides."""
 
 
@@ -157,12 +139,7 @@ class Engine:
         self._cramped = ""
         self._answered_at = stop.now()
         self._prober: Workers[_About] | None = None
-        self._lost_pages = 0
-        self._good_pages = 0
-        self._unlisted = False
-        self._lost: RemoteError | None = None
-        self._walks: deque[Walk] = deque()
-        self._listings: list[_Listing] = []
+        self._listings = Listings(source, plan, stop)
         self._open = OpenBatch()
         self._counts = Counts()
         self._queued = 0
@@ -215,8 +192,8 @@ class Engine:
                     self._list()
                     self._commit()
                 self._tell()
-            if self._lost is not None:
-                raise self._lost
+            if self._listings.lost is not None:
+                raise self._listings.lost
             self._close()
             return self._complete()
         except (KeyboardInterrupt, Stopped):
@@ -235,7 +212,7 @@ class Engine:
         whole = dict.fromkeys(self._source.scopes, universe) if isinstance(universe, Interval) else universe
         self._store.want(whole)
         walks, start, self._density = survey(self._source, self._store, self._plan, universe)
-        self._walks.extend(walks)
+        self._listings.add(walks)
         self._queued = start.queued
         self._known = self._store.known()
         self._answered_at = self._stop.now()
@@ -296,7 +273,7 @@ class Engine:
             return False
         if self._limit_left() == 0:
             return True
-        if self._walks or self._listings or not self._dry or self._waits_for is not None:
+        if self._listings.unfinished or not self._dry or self._waits_for is not None:
             return False
         if self._more is None:
             return True
@@ -306,7 +283,7 @@ class Engine:
         return False
 
     def _flying(self) -> bool:
-        return bool(self._fetching) or any(each.flying for each in self._listings)
+        return bool(self._fetching) or self._listings.flying
 
     def _limit_left(self) -> int | None:
         """How many details may still be claimed and committed, None = any number."""
@@ -318,77 +295,23 @@ class Engine:
         """Send for every page that is due."""
         if self._listing_waits():
             return
-        now = self._stop.now()
-        while self._walks and len(self._listings) < self._source.walks:
-            # The first page of all follows the request for the universe like any other page.
-            self._listings.append(_Listing(self._walks.popleft(), now + self._plan.delay))
-        for listing in self._listings:
-            if not listing.flying and listing.due <= now:
-                listing.flying = True
-                self._lists.send(listing, self._source.page, listing.walk)
+        for listing in self._listings.due():
+            listing.flying = True
+            self._lists.send(listing, self._source.page, listing.walk)
 
     def _listing_waits(self) -> bool:
         """Whether what is queued is enough for the limit: queued work comes first."""
         left = self._limit_left()
         return left is not None and (left == 0 or (self._queued >= left and not self._dry))
 
-    def _listed(self, listing: _Listing, page: Page) -> None:
-        now = self._stop.now()
-        self._open.at(now).pages.append(page)
+    def _page_due(self) -> bool:
+        """Whether a page is about to be sent for."""
+        return not self._listing_waits() and self._listings.next_due <= self._stop.now()
+
+    def _listed(self, listing: Listing, page: Page) -> None:
+        self._open.at(self._stop.now()).pages.append(page)
         self._say(page.notes)
-        for failure in page.failures:
-            log.info("%s %s cannot be used: %s", failure.stage, failure.key, failure.message)
-            self._unlisted = self._unlisted or failure.stage == "list"
-        self._lost_pages = 0
-        self._good_pages += 1
-        self._walks.extendleft(reversed(page.more))
-        self._go_on(listing, page.next)
-
-    def _go_on(self, listing: _Listing, walk: Walk | None) -> None:
-        listing.attempts = 0
-        if walk is not None:
-            listing.walk = walk
-            listing.due = self._stop.now() + self._plan.delay
-        else:
-            self._listings.remove(listing)
-            self._walks.extend(listing.walk.then)
-
-    def _page_failed(self, listing: _Listing, error: RequestFailed) -> None:
-        """A page did not come; one more attempt is spent on it."""
-        listing.attempts += 1
-        if listing.attempts == 1:
-            listing.good_before = self._good_pages
-        where = f"list page at {listing.walk.where}"
-        if listing.attempts > self._plan.max_retries:
-            self._lose_page(listing, where, error)
-            return
-        wait = backoff(listing.attempts, self._plan.max_backoff)
-        self._counts = self._counts.plus(retries=1)
-        log.info("%s: %s; again in %.1f s", where, error, wait)
-        listing.due = self._stop.now() + wait
-
-    def _lose_page(self, listing: _Listing, where: str, error: RequestFailed) -> None:
-        """A page failed for good: the walk goes on behind it, and what it would have listed stays uncovered."""
-        # Where others have come meanwhile, this one is at fault, and not the host.
-        self._lost_pages += self._good_pages == listing.good_before
-        skipped = self._source.skip(listing.walk)
-        if skipped is None or self._lost_pages >= LOST_PAGES:
-            # Details that are queued already can still be had: the run ends with this error, after them.
-            self._lost = RemoteError(f"{where} failed {listing.attempts} times: {error}; run again later to go on")
-            log.warning("%s", self._lost)
-            self._listings.clear()
-            self._walks.clear()
-            return
-        self._unlisted = True
-        unlisted, rest = skipped
-        name = listing.walk.label or f"{unlisted.lo:,} to {unlisted.hi:,}"
-        message = f"{name} could not be listed: {error}"
-        key = list_key(listing.walk.scopes, unlisted.lo)
-        log.info("%s: set aside as failed", message)
-        self._open.at(self._stop.now()).failures.append(
-            Failure("list", key, error.outcome, message, error.status, error.body, listing.attempts)
-        )
-        self._go_on(listing, rest)
+        self._listings.listed(listing, page)
 
     # --- details --------------------------------------------------------------------------------
 
@@ -538,12 +461,12 @@ class Engine:
             # A refusal says nothing about what was asked for: it is asked for again, and no attempt is spent.
             self._again(about)
         elif error.outcome is Outcome.UNAVAILABLE:
-            if isinstance(about, _Listing):
+            if isinstance(about, Listing):
                 about.due = float("inf")
             self._outage.add(about, error, ended)
         elif error.outcome is not Outcome.DENIED:
             self._blame(about, error)
-        elif isinstance(about, _Listing):
+        elif isinstance(about, Listing):
             raise self._login_needed(error)
         else:
             # Is it this item alone, or is the login gone? The list head tells.
@@ -553,14 +476,16 @@ class Engine:
 
     def _blame(self, about: _Due, error: RequestFailed) -> None:
         """What was asked for is at fault itself."""
-        if isinstance(about, _Listing):
-            self._page_failed(about, error)
+        if isinstance(about, Listing):
+            failures = self._listings.failed(about, error)
+            if failures:
+                self._open.at(self._stop.now()).failures.extend(failures)
         else:
             self._details_failed(about, error)
 
     def _again(self, about: _Due) -> None:
         """Ask once more, as if it had not been asked for yet."""
-        if isinstance(about, _Listing):
+        if isinstance(about, Listing):
             about.due = self._stop.now()
         else:
             self._send_for(about)
@@ -614,7 +539,7 @@ class Engine:
             self._blame(about, error)
 
     def _excuse(self, about: _Due, error: RequestFailed) -> None:
-        name = id(about) if isinstance(about, _Listing) else about
+        name = id(about) if isinstance(about, Listing) else about
         if name in self._excused:
             self._excused.discard(name)
             self._blame(about, error)
@@ -753,10 +678,10 @@ class Engine:
             if not self._flying():
                 return 0.0
         if not self._listing_waits():
-            dues += [each.due for each in self._listings if not each.flying]
+            dues.append(self._listings.next_due)
         if self._dry and self._free() > 0:
             dues.append(self._look_at)
-        idle = not self._fetching and not self._listings and not self._claimed
+        idle = not self._fetching and not self._listings.under_way and not self._claimed
         # While others may still add work, the end of it is no reason to go on at once.
         if idle and (not self._dry or (self._waits_for is None and self._more is None)):
             return 0.0
@@ -766,7 +691,7 @@ class Engine:
         if answer is None:
             return
         about, result, began, ended = answer
-        if isinstance(about, _Listing):
+        if isinstance(about, Listing):
             about.flying = False
             if isinstance(result, RequestFailed):
                 self._failed(about, result, ended)
@@ -802,11 +727,6 @@ class Engine:
             return True
         # Nothing is gained by waiting when the workers have run dry and a page would feed them, or nothing comes.
         return (batch.feeds and self._fetching < plan.workers) or not (self._flying() or self._page_due())
-
-    def _page_due(self) -> bool:
-        """Whether a page is about to be sent for."""
-        now = self._stop.now()
-        return not self._listing_waits() and any(each.due <= now for each in self._listings)
 
     def _commit(self) -> None:
         batch, self._open = self._open.closed(self._stage.name), OpenBatch()
@@ -866,8 +786,9 @@ class Engine:
             paused, reason = max(0.0, self._outage.due - now), self._outage.reason
         if self._cramped:
             paused, reason = 0.0, self._cramped
+        retries = self._counts.retries + self._listings.retries
         return Progress(
-            counts=replace(self._counts, requests=traffic.requests, limited=traffic.limited),
+            counts=replace(self._counts, retries=retries, requests=traffic.requests, limited=traffic.limited),
             seconds=now - self._began,
             queued=self._queued,
             left=self._queued if left is None else left,
@@ -875,7 +796,7 @@ class Engine:
             eta=left / rate if rate and left is not None else None,
             paused=paused,
             reason=reason,
-            listing=bool(self._walks or self._listings),
+            listing=self._listings.unfinished,
             window=len(self._claimed),
             batch_seconds=self._batch_seconds,
             traffic=traffic,
@@ -883,21 +804,14 @@ class Engine:
 
     def _left(self) -> int | None:
         """How many items are still to fetch, an estimate while listing goes on; None where nobody can tell."""
-        left = self._queued + self._open.queues
-        for walk in (*self._walks, *(each.walk for each in self._listings)):
-            if walk.items is not None:
-                left += walk.items
-            elif self._density is not None:
-                left += round(walk.hole.size * self._density)
-            else:
-                return None
-        return left
+        listed = self._listings.items_left(self._density)
+        return None if listed is None else self._queued + self._open.queues + listed
 
     # --- ending ---------------------------------------------------------------------------------
 
     def _complete(self) -> Summary:
         limited = self._limit_left() == 0
-        if not limited and self._plan.bounds is None and not self._unlisted:
+        if not limited and self._plan.bounds is None and not self._listings.unlisted:
             self._store.end_sweep(self._source.scopes)
         if not limited:
             self._store.finish_load()
@@ -945,7 +859,7 @@ class Engine:
         if answer is None:
             return
         about, result, began, ended = answer
-        if isinstance(about, _Listing):
+        if isinstance(about, Listing):
             about.flying = False
             if isinstance(result, Page):
                 self._open.at(self._stop.now()).pages.append(result)
@@ -963,7 +877,7 @@ class Engine:
         self._outage = Outage(self._plan.max_backoff)
         for workers in self._pools:
             for about in workers.discard():
-                if isinstance(about, _Listing):
+                if isinstance(about, Listing):
                     about.flying = False
                 elif about is not _Asked.LIFE:
                     self._fetching -= 1
