@@ -7,12 +7,10 @@ import queue
 from collections import deque
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import replace
-from enum import Enum
-from functools import partial
-from queue import SimpleQueue
-from typing import Any, Literal
+from typing import Any
 
 from fetcher.batch import OpenBatch
+from fetcher.calls import About, Asked, Calls, Due
 from fetcher.canary import ITEMS, Canary
 from fetcher.contracts import Source, Store
 from fetcher.errors import FetcherError, Interrupted, LoginError, RemoteError, RequestFailed, Stopped, StoreError
@@ -41,7 +39,7 @@ from fetcher.model import (
 from fetcher.outage import Outage
 from fetcher.planning import survey
 from fetcher.stop import Stop
-from fetcher.workers import Done, Workers
+from fetcher.workers import Done
 
 log = logging.getLogger("fetcher")
 
@@ -63,29 +61,11 @@ RATE_SECONDS = 60.0
 LOOK_SECONDS = 1.0
 """How often an idle engine looks for work that another process has added."""
 
-GATHER_SECONDS = 0.01
-"""How long results gather before they are taken, while the workers have enough to do."""
-
 TICK_SECONDS = 0.5
 """How often progress is told."""
 
 ABANDON_SECONDS = 1.0
 """How long an interrupted run waits for its threads."""
-
-
-class _Asked(Enum):
-    """What is asked for besides pages and details: the list head, any sign of life, what only a login shows."""
-
-    HEAD = 1
-    LIFE = 2
-    LOGIN = 3
-
-
-_Due = Listing | tuple[Key, ...]
-"""What can fail and be asked for again: the next page of a listing, the details of keys."""
-
-_About = Listing | tuple[Key, ...] | Literal[_Asked.HEAD, _Asked.LIFE, _Asked.LOGIN]
-"""What a call was made for: the next page of a listing, the details of keys, or something besides."""
 
 
 class Engine:
@@ -122,15 +102,14 @@ class Engine:
         self._enough = 2 * plan.workers if stage.batch == 1 else plan.workers
         self._window = plan.window if stage.batch == 1 else 2 * plan.workers * stage.batch + 2 * plan.batch_size
 
-        self._done: SimpleQueue[Done[_About] | None] = SimpleQueue()
-        self._fetching = 0
+        self._calls = Calls(stop, plan.workers)
         self._rests: deque[tuple[Key, Callable[[], Detail]]] = deque()
         self._in_pieces: set[Key] = set()
         self._holding: set[Key] = set()
         self._held_up: deque[tuple[Key, ...]] = deque()
         self._claimed: dict[Key, Work] = {}
         self._denied: list[tuple[tuple[Key, ...], RequestFailed]] = []
-        self._outage: Outage[_Due] = Outage(plan.max_backoff)
+        self._outage: Outage[Due] = Outage(plan.max_backoff)
         self._excused: set[int | tuple[Key, ...]] = set()
         self._known: Key | None = None
         self._canary = Canary(stop.now()) if source.login_scopes else None
@@ -138,7 +117,6 @@ class Engine:
         self._held: set[str] = set()
         self._cramped = ""
         self._answered_at = stop.now()
-        self._prober: Workers[_About] | None = None
         self._listings = Listings(source, plan, stop)
         self._open = OpenBatch()
         self._counts = Counts()
@@ -159,7 +137,7 @@ class Engine:
     def wake(self) -> None:
         """Look for work at once, since some was added; may be called from any thread."""
         self._look_at = 0.0
-        self._done.put(None)
+        self._calls.wake()
 
     def run(self) -> Summary:
         """Do all there is to do. Raises Interrupted when stopped, LoginError, RemoteError or StoreError.
@@ -168,17 +146,8 @@ class Engine:
         """
         plan = self._plan
         self._store.begin_run(plan)
-        self._stop.on_set(partial(self._done.put, None))
-        self._details: Workers[_About] = Workers(plan.workers, self._done, "fetcher-detail")
         # With one worker there is one thread, so that never two requests are open.
-        self._lists = self._details
-        if plan.workers > 1 and self._source.has_details:
-            try:
-                self._lists = Workers(self._source.walks, self._done, "fetcher-list")
-            except BaseException:
-                self._details.close()
-                raise
-        self._pools = {self._details, self._lists}
+        self._calls.open(self._source.walks if plan.workers > 1 and self._source.has_details else 0)
         try:
             self._survey()
             while not self._finished():
@@ -256,14 +225,13 @@ class Engine:
     def _wait_for_head(self) -> Any:
         while True:
             try:
-                answer = self._stop.receive(self._done, TICK_SECONDS)
+                answer = self._calls.receive(TICK_SECONDS)
             except queue.Empty:
                 self._tell()
                 continue
             if self._stop.is_set():
                 raise Stopped("stopped before the first answer")
             if answer is not None:
-                self._fetching -= 1
                 return answer.result
 
     def _finished(self) -> bool:
@@ -283,7 +251,7 @@ class Engine:
         return False
 
     def _flying(self) -> bool:
-        return bool(self._fetching) or self._listings.flying
+        return self._calls.under_way > 0 or self._listings.flying
 
     def _limit_left(self) -> int | None:
         """How many details may still be claimed and committed, None = any number."""
@@ -296,8 +264,7 @@ class Engine:
         if self._listing_waits():
             return
         for listing in self._listings.due():
-            listing.flying = True
-            self._lists.send(listing, self._source.page, listing.walk)
+            self._calls.page(listing, self._source.page)
 
     def _listing_waits(self) -> bool:
         """Whether what is queued is enough for the limit: queued work comes first."""
@@ -336,7 +303,7 @@ class Engine:
     def _whole_batches(self, works: list[Work]) -> list[Work]:
         """Those of claimed works that fill batches: the rest waits for company, as long as others are under way."""
         spare = len(works) % self._stage.batch
-        return works[: len(works) - spare] if self._fetching or spare < len(works) else works
+        return works[: len(works) - spare] if self._calls.under_way or spare < len(works) else works
 
     def _batches(self, works: Sequence[Work]) -> Iterator[tuple[Key, ...]]:
         """The keys of works as they are sent for together."""
@@ -356,7 +323,7 @@ class Engine:
         left = self._limit_left()
         if left is not None:
             free = min(free, left - len(self._claimed))
-        busy = self._fetching > self._enough
+        busy = self._calls.under_way > self._enough
         return 0 if busy and free < max(plan.batch_size, plan.workers * (self._stage.batch - 1)) else free
 
     def _send_for(self, keys: tuple[Key, ...]) -> None:
@@ -365,8 +332,7 @@ class Engine:
                 self._held_up.append(keys)
                 return
             self._holding.update(keys)
-        self._fetching += 1
-        self._details.send(keys, self._stage.run, keys)
+        self._calls.details(keys, self._stage.run, keys)
 
     def _let_go(self, keys: Sequence[Key]) -> None:
         """These hold nothing any more: others may begin."""
@@ -420,8 +386,7 @@ class Engine:
         while self._rests and len(self._in_pieces) < self._plan.workers and not self._stop.is_set():
             key, rest = self._rests.popleft()
             self._in_pieces.add(key)
-            self._fetching += 1
-            self._details.send((key,), _go_on_with, key, rest)
+            self._calls.details((key,), _go_on_with, key, rest)
 
     def _details_failed(self, keys: Sequence[Key], error: RequestFailed) -> None:
         """What was asked for together did not come; one more attempt is spent on each, and they come back together."""
@@ -455,7 +420,7 @@ class Engine:
 
     # --- what a failure means ---------------------------------------------------------------------
 
-    def _failed(self, about: _Due, error: RequestFailed, ended: int) -> None:
+    def _failed(self, about: Due, error: RequestFailed, ended: int) -> None:
         """A request failed at that moment: whose fault it is decides what becomes of what it asked for."""
         if error.outcome is Outcome.LIMITED:
             # A refusal says nothing about what was asked for: it is asked for again, and no attempt is spent.
@@ -474,7 +439,7 @@ class Engine:
             if len(self._denied) == 1:
                 self._ask_head()
 
-    def _blame(self, about: _Due, error: RequestFailed) -> None:
+    def _blame(self, about: Due, error: RequestFailed) -> None:
         """What was asked for is at fault itself."""
         if isinstance(about, Listing):
             failures = self._listings.failed(about, error)
@@ -483,7 +448,7 @@ class Engine:
         else:
             self._details_failed(about, error)
 
-    def _again(self, about: _Due) -> None:
+    def _again(self, about: Due) -> None:
         """Ask once more, as if it had not been asked for yet."""
         if isinstance(about, Listing):
             about.due = self._stop.now()
@@ -491,8 +456,7 @@ class Engine:
             self._send_for(about)
 
     def _ask_head(self) -> None:
-        self._fetching += 1
-        self._lists.send(_Asked.HEAD, self._source.universe)
+        self._calls.question(Asked.HEAD, self._source.universe)
 
     def _head_answered(self, result: Any, ended: int) -> None:
         denied, self._denied = self._denied, []
@@ -538,7 +502,7 @@ class Engine:
         for about, error in outage.answered(began):
             self._blame(about, error)
 
-    def _excuse(self, about: _Due, error: RequestFailed) -> None:
+    def _excuse(self, about: Due, error: RequestFailed) -> None:
         name = id(about) if isinstance(about, Listing) else about
         if name in self._excused:
             self._excused.discard(name)
@@ -555,7 +519,7 @@ class Engine:
             self._hold("outage")
         if outage.in_doubt and not outage.asking and outage.due <= now:
             outage.asking = True
-            self._probes().send(_Asked.LIFE, self._source.probe, self._known)
+            self._calls.probe(self._source.probe, self._known)
 
     def _hold(self, why: str) -> None:
         self._held.add(why)
@@ -565,13 +529,6 @@ class Engine:
         self._held.discard(why)
         if not self._held:
             self._governor.release()
-
-    def _probes(self) -> Workers[_About]:
-        """A thread of its own: all the others may be held back."""
-        if self._prober is None:
-            self._prober = Workers(1, self._done, "fetcher-probe")
-            self._pools.add(self._prober)
-        return self._prober
 
     def _probed(self, result: Any, began: int) -> None:
         if not self._outage.in_doubt:
@@ -615,8 +572,7 @@ class Engine:
 
     def _ask_for_hidden(self, key: Key | None) -> None:
         if key is not None:
-            self._fetching += 1
-            self._lists.send(_Asked.LOGIN, self._hidden, key)
+            self._calls.question(Asked.LOGIN, self._hidden, key)
 
     def _hidden(self, key: Key) -> tuple[Key, object]:
         return key, self._stage.run((key,))[key]
@@ -657,15 +613,8 @@ class Engine:
 
     def _collect(self) -> None:
         """Wait for the next result, at most until something else is due, and take all that have come."""
-        try:
-            self._take(self._stop.receive(self._done, self._patience()))
-            if self._fetching > 2 * self._plan.workers:
-                # Every wake-up takes the GIL from a worker: while they have calls enough, results gather.
-                self._stop.wait(GATHER_SECONDS)
-            for _ in range(self._done.qsize()):
-                self._take(self._done.get())
-        except queue.Empty:
-            pass
+        for answer in self._calls.answers(self._patience()):
+            self._take(answer)
 
     def _patience(self) -> float:
         """Seconds until something else than a result is due."""
@@ -681,18 +630,15 @@ class Engine:
             dues.append(self._listings.next_due)
         if self._dry and self._free() > 0:
             dues.append(self._look_at)
-        idle = not self._fetching and not self._listings.under_way and not self._claimed
+        idle = not self._calls.under_way and not self._listings.under_way and not self._claimed
         # While others may still add work, the end of it is no reason to go on at once.
         if idle and (not self._dry or (self._waits_for is None and self._more is None)):
             return 0.0
         return max(0.0, min(dues) - now)
 
-    def _take(self, answer: Done[_About] | None) -> None:
-        if answer is None:
-            return
+    def _take(self, answer: Done[About]) -> None:
         about, result, began, ended = answer
         if isinstance(about, Listing):
-            about.flying = False
             if isinstance(result, RequestFailed):
                 self._failed(about, result, ended)
             elif isinstance(result, BaseException):
@@ -700,18 +646,15 @@ class Engine:
             else:
                 self._listed(about, result)
                 self._heard(began)
-        elif about is _Asked.LIFE:
+        elif about is Asked.LIFE:
             self._probed(result, began)
-        elif about is _Asked.LOGIN:
-            self._fetching -= 1
+        elif about is Asked.LOGIN:
             if isinstance(result, BaseException):
                 raise result
             self._login_answered(*result)
-        elif about is _Asked.HEAD:
-            self._fetching -= 1
+        elif about is Asked.HEAD:
             self._head_answered(result, ended)
         else:
-            self._fetching -= 1
             if isinstance(result, BaseException):
                 raise result
             self._fetched(about, result, began, ended)
@@ -726,7 +669,7 @@ class Engine:
         if batch.full(self._stop.now(), plan):
             return True
         # Nothing is gained by waiting when the workers have run dry and a page would feed them, or nothing comes.
-        return (batch.feeds and self._fetching < plan.workers) or not (self._flying() or self._page_due())
+        return (batch.feeds and self._calls.under_way < plan.workers) or not (self._flying() or self._page_due())
 
     def _commit(self) -> None:
         batch, self._open = self._open.closed(self._stage.name), OpenBatch()
@@ -832,9 +775,11 @@ class Engine:
         deadline = self._stop.now() + ABANDON_SECONDS
         try:
             while self._flying():
-                self._take_if_good(self._done.get(timeout=max(0.0, deadline - self._stop.now())))
+                answer = self._calls.receive(max(0.0, deadline - self._stop.now()))
+                if answer is not None:
+                    self._take_if_good(answer)
         except queue.Empty:
-            log.info("left %d requests behind that do not end", self._fetching)
+            log.info("left %d requests behind that do not end", self._calls.under_way)
         self._close(0.1)
         try:
             self._commit()
@@ -847,26 +792,22 @@ class Engine:
         """Commit what is finished before an error ends the run."""
         self._stop.set()
         self._close(ABANDON_SECONDS)
-        while self._done.qsize():
-            self._take_if_good(self._done.get())
+        for answer in self._calls.left():
+            self._take_if_good(answer)
         self._commit()
         summary = self._end("failed", str(error) or type(error).__name__)
         if isinstance(error, FetcherError):
             error.summary = summary
 
-    def _take_if_good(self, answer: Done[_About] | None) -> None:
+    def _take_if_good(self, answer: Done[About]) -> None:
         """Take a result of a run that is ending; what failed stays due, with no attempt spent."""
-        if answer is None:
-            return
         about, result, began, ended = answer
         if isinstance(about, Listing):
-            about.flying = False
             if isinstance(result, Page):
                 self._open.at(self._stop.now()).pages.append(result)
             return
-        if about is _Asked.LIFE:
+        if about is Asked.LIFE:
             return
-        self._fetching -= 1
         if isinstance(result, Mapping):
             good = {key: each for key, each in result.items() if isinstance(each, Detail | Gone)}
             if good:
@@ -875,17 +816,11 @@ class Engine:
     def _discard(self) -> None:
         """Take back the calls that no thread has begun; what went unanswered stays due, with no attempt spent."""
         self._outage = Outage(self._plan.max_backoff)
-        for workers in self._pools:
-            for about in workers.discard():
-                if isinstance(about, Listing):
-                    about.flying = False
-                elif about is not _Asked.LIFE:
-                    self._fetching -= 1
+        self._calls.discard()
 
     def _close(self, patience: float | None = None) -> None:
         self._discard()
-        for workers in self._pools:
-            workers.close(patience)
+        self._calls.close(patience)
 
 
 _ANSWERED = frozenset({Outcome.GONE, Outcome.LIMITED, Outcome.DENIED})
