@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 import queue
 from collections import deque
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -34,11 +34,11 @@ from fetcher.model import (
     Stage,
     Start,
     Summary,
-    Work,
 )
 from fetcher.outage import Outage
 from fetcher.planning import survey
 from fetcher.stop import Stop
+from fetcher.window import Window
 from fetcher.workers import Done
 
 log = logging.getLogger("fetcher")
@@ -57,9 +57,6 @@ ENOUGH_ROOM = 1.05
 
 RATE_SECONDS = 60.0
 """The pace shown is that of about the last minute."""
-
-LOOK_SECONDS = 1.0
-"""How often an idle engine looks for work that another process has added."""
 
 TICK_SECONDS = 0.5
 """How often progress is told."""
@@ -98,16 +95,8 @@ class Engine:
         self._on_batch = on_batch
         self._on_progress = on_progress
         self._more = more
-        # So many calls keep the workers busy until more is claimed, and so many keys they are about.
-        self._enough = 2 * plan.workers if stage.batch == 1 else plan.workers
-        self._window = plan.window if stage.batch == 1 else 2 * plan.workers * stage.batch + 2 * plan.batch_size
-
         self._calls = Calls(stop, plan.workers)
-        self._rests: deque[tuple[Key, Callable[[], Detail]]] = deque()
-        self._in_pieces: set[Key] = set()
-        self._holding: set[Key] = set()
-        self._held_up: deque[tuple[Key, ...]] = deque()
-        self._claimed: dict[Key, Work] = {}
+        self._window = Window(stage, plan, stop, self._calls)
         self._denied: list[tuple[tuple[Key, ...], RequestFailed]] = []
         self._outage: Outage[Due] = Outage(plan.max_backoff)
         self._excused: set[int | tuple[Key, ...]] = set()
@@ -123,9 +112,6 @@ class Engine:
         self._queued = 0
         self._density: float | None = None
         self._said: set[str] = set()
-        self._look_at = 0.0
-        self._dry = False
-        self._waits_for: float | None = None
         self._began = stop.now()
         self._wrote_at = self._tended_at = stop.now()
         self._batch_seconds = 0.0
@@ -136,7 +122,7 @@ class Engine:
 
     def wake(self) -> None:
         """Look for work at once, since some was added; may be called from any thread."""
-        self._look_at = 0.0
+        self._window.look()
         self._calls.wake()
 
     def run(self) -> Summary:
@@ -237,17 +223,17 @@ class Engine:
     def _finished(self) -> bool:
         if self._stop.is_set():
             raise Stopped("stopped")
-        if self._flying() or self._claimed or self._open.since is not None:
+        if self._flying() or self._window or self._open.since is not None:
             return False
         if self._limit_left() == 0:
             return True
-        if self._listings.unfinished or not self._dry or self._waits_for is not None:
+        if self._listings.unfinished or not self._window.exhausted:
             return False
         if self._more is None:
             return True
         if not self._more():
             # What was added last is still to be looked for.
-            self._more, self._dry = None, False
+            self._more, self._window.dry = None, False
         return False
 
     def _flying(self) -> bool:
@@ -269,7 +255,7 @@ class Engine:
     def _listing_waits(self) -> bool:
         """Whether what is queued is enough for the limit: queued work comes first."""
         left = self._limit_left()
-        return left is not None and (left == 0 or (self._queued >= left and not self._dry))
+        return left is not None and (left == 0 or (self._queued >= left and not self._window.dry))
 
     def _page_due(self) -> bool:
         """Whether a page is about to be sent for."""
@@ -283,69 +269,15 @@ class Engine:
     # --- details --------------------------------------------------------------------------------
 
     def _claim(self) -> None:
-        """Claim due work up to the window, in blocks, and send for it."""
-        plan = self._plan
-        free = self._free()
-        if free <= 0 or (self._dry and self._stop.now() < self._look_at):
-            return
-        works, due = self._store.claim(self._stage.name, free, plan.order, plan.bounds, self._claimed)
-        self._dry = len(works) < free
-        if self._more is not None or not self._dry:
-            works = self._whole_batches(works)
-        self._waits_for = due
-        wait = LOOK_SECONDS if due is None else min(LOOK_SECONDS, max(0.0, due - self._stop.time()))
-        self._look_at = self._stop.now() + wait
-        for work in works:
-            self._claimed[work.key] = work
-        for keys in self._batches(works):
-            self._send_for(keys)
-
-    def _whole_batches(self, works: list[Work]) -> list[Work]:
-        """Those of claimed works that fill batches: the rest waits for company, as long as others are under way."""
-        spare = len(works) % self._stage.batch
-        return works[: len(works) - spare] if self._calls.under_way or spare < len(works) else works
-
-    def _batches(self, works: Sequence[Work]) -> Iterator[tuple[Key, ...]]:
-        """The keys of works as they are sent for together."""
-        size = self._stage.batch
-        by_size: dict[int, list[Key]] = {}
-        for work in works:
-            # What failed before is asked for in smaller company, so that one bad key does not take others with it.
-            by_size.setdefault(max(1, size >> 2 * work.attempts), []).append(work.key)
-        for most, keys in by_size.items():
-            for first in range(0, len(keys), most):
-                yield tuple(keys[first : first + most])
-
-    def _free(self) -> int:
-        """How much may be claimed now; 0 while the workers have enough and there is room for less than a batch."""
-        plan = self._plan
-        free = self._window - len(self._claimed)
-        left = self._limit_left()
-        if left is not None:
-            free = min(free, left - len(self._claimed))
-        busy = self._calls.under_way > self._enough
-        return 0 if busy and free < max(plan.batch_size, plan.workers * (self._stage.batch - 1)) else free
-
-    def _send_for(self, keys: tuple[Key, ...]) -> None:
-        if self._stage.holds:
-            if len(self._holding) >= self._plan.workers:
-                self._held_up.append(keys)
-                return
-            self._holding.update(keys)
-        self._calls.details(keys, self._stage.run, keys)
-
-    def _let_go(self, keys: Sequence[Key]) -> None:
-        """These hold nothing any more: others may begin."""
-        self._holding.difference_update(keys)
-        while self._held_up and len(self._holding) < self._plan.workers and not self._stop.is_set():
-            self._send_for(self._held_up.popleft())
+        """Claim due work up to the window and send for it."""
+        self._window.claim(self._store, self._limit_left(), more=self._more is not None)
 
     def _fetched(
         self, keys: tuple[Key, ...], results: Mapping[Key, Detail | Gone | Exception], began: int, ended: int
     ) -> None:
         batch = self._open.at(self._stop.now())
         failed: dict[int, tuple[RequestFailed, list[Key]]] = {}
-        self._in_pieces.difference_update(keys)
+        rests = []
         for key in keys:
             result = results[key]
             if isinstance(result, Detail):
@@ -356,13 +288,12 @@ class Engine:
                     self._say(result.notes)
                 if result.rest is not None:
                     batch.parts.append((key, result))
-                    # What has begun goes on before other things begin; what has not waits for its turn.
-                    (self._rests.appendleft if len(keys) == 1 else self._rests.append)((key, result.rest))
+                    rests.append((key, result.rest))
                     continue
                 batch.details[key] = result
                 if result.flaw is not None:
                     log.info("%s %s: %s", self._stage.name, key, result.flaw)
-                    attempts = self._claimed[key].attempts + 1
+                    attempts = self._window.attempts(key)
                     batch.failures.append(
                         Failure(self._stage.name, key, Outcome.MALFORMED, result.flaw, attempts=attempts)
                     )
@@ -373,50 +304,12 @@ class Engine:
                 # One error of several keys is that of one request.
                 failed.setdefault(id(result), (result, []))[1].append(key)
             elif isinstance(result, Stopped):
-                del self._claimed[key]
+                self._window.drop((key,))
             else:
                 raise result  # type: ignore[misc]
         for error, together in failed.values():
             self._failed(tuple(together), error, ended)
-        self._let_go([key for key in keys if not (isinstance(each := results[key], Detail) and each.rest is not None)])
-        self._send_for_rests()
-
-    def _send_for_rests(self) -> None:
-        """Have more pieces made, of as many items at once as there are workers: each may hold some megabytes."""
-        while self._rests and len(self._in_pieces) < self._plan.workers and not self._stop.is_set():
-            key, rest = self._rests.popleft()
-            self._in_pieces.add(key)
-            self._calls.details((key,), _go_on_with, key, rest)
-
-    def _details_failed(self, keys: Sequence[Key], error: RequestFailed) -> None:
-        """What was asked for together did not come; one more attempt is spent on each, and they come back together."""
-        wait = backoff(self._claimed[keys[0]].attempts + 1, self._plan.max_backoff)
-        due_at = self._stop.time() + wait
-        for key in keys:
-            self._detail_failed(key, error, wait, due_at)
-
-    def _detail_failed(self, key: Key, error: RequestFailed, wait: float, due_at: float) -> None:
-        attempts = self._claimed[key].attempts + 1
-        for_good = error.lasting or error.outcome is Outcome.DENIED or attempts > self._plan.max_retries
-        log.info(
-            "%s %s: %s; %s",
-            self._stage.name,
-            key,
-            error,
-            "set aside as failed" if for_good else f"again in {wait:.1f} s",
-        )
-        self._open.at(self._stop.now()).failures.append(
-            Failure(
-                self._stage.name,
-                key,
-                error.outcome,
-                str(error),
-                error.status,
-                error.body,
-                attempts,
-                None if for_good else due_at,
-            )
-        )
+        self._window.came(keys, rests)
 
     # --- what a failure means ---------------------------------------------------------------------
 
@@ -443,17 +336,17 @@ class Engine:
         """What was asked for is at fault itself."""
         if isinstance(about, Listing):
             failures = self._listings.failed(about, error)
-            if failures:
-                self._open.at(self._stop.now()).failures.extend(failures)
         else:
-            self._details_failed(about, error)
+            failures = self._window.failed(about, error)
+        if failures:
+            self._open.at(self._stop.now()).failures.extend(failures)
 
     def _again(self, about: Due) -> None:
         """Ask once more, as if it had not been asked for yet."""
         if isinstance(about, Listing):
             about.due = self._stop.now()
         else:
-            self._send_for(about)
+            self._window.send_for(about)
 
     def _ask_head(self) -> None:
         self._calls.question(Asked.HEAD, self._source.universe)
@@ -619,7 +512,7 @@ class Engine:
     def _patience(self) -> float:
         """Seconds until something else than a result is due."""
         now = self._stop.now()
-        dues = [now + TICK_SECONDS]
+        dues = [now + TICK_SECONDS, self._window.next_look(self._limit_left())]
         if self._outage.in_doubt and not self._outage.asking:
             dues.append(self._outage.due)
         if self._open.since is not None:
@@ -628,11 +521,9 @@ class Engine:
                 return 0.0
         if not self._listing_waits():
             dues.append(self._listings.next_due)
-        if self._dry and self._free() > 0:
-            dues.append(self._look_at)
-        idle = not self._calls.under_way and not self._listings.under_way and not self._claimed
+        idle = not self._calls.under_way and not self._listings.under_way and not self._window
         # While others may still add work, the end of it is no reason to go on at once.
-        if idle and (not self._dry or (self._waits_for is None and self._more is None)):
+        if idle and (not self._window.dry or (self._window.exhausted and self._more is None)):
             return 0.0
         return max(0.0, min(dues) - now)
 
@@ -682,11 +573,10 @@ class Engine:
         self._batch_seconds = self._wrote_at - began
         self._counts = self._counts.plus_committed(done)
         failed = [each.key for each in (*done.failed, *done.retried) if each.stage == self._stage.name]
-        for key in (*done.stored, *done.gone, *failed):
-            self._claimed.pop(key, None)
+        self._window.drop((*done.stored, *done.gone, *failed))
         self._queued = self._store.counts().work
         if done.queued or done.retried:
-            self._dry = False
+            self._window.dry = False
         self._paces.append((self._wrote_at, self._counts.stored + self._counts.gone))
         while len(self._paces) > 2 and self._paces[0][0] < self._wrote_at - RATE_SECONDS:
             self._paces.popleft()
@@ -740,7 +630,7 @@ class Engine:
             paused=paused,
             reason=reason,
             listing=self._listings.unfinished,
-            window=len(self._claimed),
+            window=len(self._window),
             batch_seconds=self._batch_seconds,
             traffic=traffic,
         )
@@ -825,11 +715,3 @@ class Engine:
 
 _ANSWERED = frozenset({Outcome.GONE, Outcome.LIMITED, Outcome.DENIED})
 """What a probe may end in besides a good answer, to show that the host is there."""
-
-
-def _go_on_with(key: Key, rest: Callable[[], Detail]) -> Mapping[Key, Detail | Gone | Exception]:
-    """The next piece of one item's details."""
-    try:
-        return {key: rest()}
-    except FetcherError as error:
-        return {key: error}
