@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import logging
 import queue
-from collections import deque
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from typing import Any
@@ -19,7 +18,6 @@ from fetcher.listing import Listing, Listings
 from fetcher.model import (
     GONE,
     Committed,
-    Counts,
     Detail,
     Failure,
     Gone,
@@ -38,6 +36,7 @@ from fetcher.model import (
 from fetcher.outage import Outage
 from fetcher.planning import survey
 from fetcher.stop import Stop
+from fetcher.tally import Tally
 from fetcher.window import Window
 from fetcher.workers import Done
 
@@ -54,9 +53,6 @@ HEARTBEAT_SECONDS = 10.0
 
 ENOUGH_ROOM = 1.05
 """So many times what is to be kept free must be free again before a run goes on."""
-
-RATE_SECONDS = 60.0
-"""The pace shown is that of about the last minute."""
 
 TICK_SECONDS = 0.5
 """How often progress is told."""
@@ -108,15 +104,10 @@ class Engine:
         self._answered_at = stop.now()
         self._listings = Listings(source, plan, stop)
         self._open = OpenBatch()
-        self._counts = Counts()
-        self._queued = 0
-        self._density: float | None = None
+        self._tally = Tally(plan, stop.now())
         self._said: set[str] = set()
-        self._began = stop.now()
         self._wrote_at = self._tended_at = stop.now()
-        self._batch_seconds = 0.0
         self._told_at = 0.0
-        self._paces: deque[tuple[float, int]] = deque()
 
     # --- the run --------------------------------------------------------------------------------
 
@@ -166,12 +157,11 @@ class Engine:
         universe = self._first_answer()
         whole = dict.fromkeys(self._source.scopes, universe) if isinstance(universe, Interval) else universe
         self._store.want(whole)
-        walks, start, self._density = survey(self._source, self._store, self._plan, universe)
+        walks, start, density = survey(self._source, self._store, self._plan, universe)
         self._listings.add(walks)
-        self._queued = start.queued
         self._known = self._store.known()
         self._answered_at = self._stop.now()
-        self._paces.append((self._stop.now(), 0))
+        self._tally.begin(start.queued, density, self._answered_at)
         self._on_start(start)
         if start.estimate is not None:
             self._store.prepare_load(min(start.estimate, self._plan.limit or start.estimate))
@@ -225,7 +215,7 @@ class Engine:
             raise Stopped("stopped")
         if self._flying() or self._window or self._open.since is not None:
             return False
-        if self._limit_left() == 0:
+        if self._tally.limit_left == 0:
             return True
         if self._listings.unfinished or not self._window.exhausted:
             return False
@@ -239,10 +229,6 @@ class Engine:
     def _flying(self) -> bool:
         return self._calls.under_way > 0 or self._listings.flying
 
-    def _limit_left(self) -> int | None:
-        """How many details may still be claimed and committed, None = any number."""
-        return None if self._plan.limit is None else max(0, self._plan.limit - self._counts.stored)
-
     # --- listing --------------------------------------------------------------------------------
 
     def _list(self) -> None:
@@ -254,8 +240,8 @@ class Engine:
 
     def _listing_waits(self) -> bool:
         """Whether what is queued is enough for the limit: queued work comes first."""
-        left = self._limit_left()
-        return left is not None and (left == 0 or (self._queued >= left and not self._window.dry))
+        left = self._tally.limit_left
+        return left is not None and (left == 0 or (self._tally.queued >= left and not self._window.dry))
 
     def _page_due(self) -> bool:
         """Whether a page is about to be sent for."""
@@ -270,7 +256,7 @@ class Engine:
 
     def _claim(self) -> None:
         """Claim due work up to the window and send for it."""
-        self._window.claim(self._store, self._limit_left(), more=self._more is not None)
+        self._window.claim(self._store, self._tally.limit_left, more=self._more is not None)
 
     def _fetched(
         self, keys: tuple[Key, ...], results: Mapping[Key, Detail | Gone | Exception], began: int, ended: int
@@ -512,7 +498,7 @@ class Engine:
     def _patience(self) -> float:
         """Seconds until something else than a result is due."""
         now = self._stop.now()
-        dues = [now + TICK_SECONDS, self._window.next_look(self._limit_left())]
+        dues = [now + TICK_SECONDS, self._window.next_look(self._tally.limit_left)]
         if self._outage.in_doubt and not self._outage.asking:
             dues.append(self._outage.due)
         if self._open.since is not None:
@@ -554,7 +540,7 @@ class Engine:
         batch, plan = self._open, self._plan
         if batch.since is None:
             return False
-        left = self._limit_left()
+        left = self._tally.limit_left
         if left is not None and batch.brought >= left:
             return True
         if batch.full(self._stop.now(), plan):
@@ -570,16 +556,11 @@ class Engine:
         began = self._stop.now()
         done = self._store.commit(batch, state)
         self._wrote_at = self._stop.now()
-        self._batch_seconds = self._wrote_at - began
-        self._counts = self._counts.plus_committed(done)
         failed = [each.key for each in (*done.failed, *done.retried) if each.stage == self._stage.name]
         self._window.drop((*done.stored, *done.gone, *failed))
-        self._queued = self._store.counts().work
+        self._tally.committed(done, self._store.counts().work, began, self._wrote_at)
         if done.queued or done.retried:
             self._window.dry = False
-        self._paces.append((self._wrote_at, self._counts.stored + self._counts.gone))
-        while len(self._paces) > 2 and self._paces[0][0] < self._wrote_at - RATE_SECONDS:
-            self._paces.popleft()
         self._on_batch(done)
 
     # --- telling --------------------------------------------------------------------------------
@@ -607,43 +588,17 @@ class Engine:
     def _progress(self) -> Progress:
         now = self._stop.now()
         traffic = self._governor.traffic()
-        left = self._left()
-        limit_left = self._limit_left()
-        if limit_left is not None:
-            left = limit_left if left is None else min(left, limit_left)
-        since, before = self._paces[0] if self._paces else (now, 0)
-        fetched = self._counts.stored + self._counts.gone
-        rate = (fetched - before) / (now - since) if now > since else 0.0
-        paused, reason = traffic.paused, traffic.reason
-        if self._outage.is_certain:
-            paused, reason = max(0.0, self._outage.due - now), self._outage.reason
+        progress = self._tally.progress(now, traffic, self._listings, self._open, len(self._window))
         if self._cramped:
-            paused, reason = 0.0, self._cramped
-        retries = self._counts.retries + self._listings.retries
-        return Progress(
-            counts=replace(self._counts, retries=retries, requests=traffic.requests, limited=traffic.limited),
-            seconds=now - self._began,
-            queued=self._queued,
-            left=self._queued if left is None else left,
-            rate=rate,
-            eta=left / rate if rate and left is not None else None,
-            paused=paused,
-            reason=reason,
-            listing=self._listings.unfinished,
-            window=len(self._window),
-            batch_seconds=self._batch_seconds,
-            traffic=traffic,
-        )
-
-    def _left(self) -> int | None:
-        """How many items are still to fetch, an estimate while listing goes on; None where nobody can tell."""
-        listed = self._listings.items_left(self._density)
-        return None if listed is None else self._queued + self._open.queues + listed
+            return replace(progress, paused=0.0, reason=self._cramped)
+        if self._outage.is_certain:
+            return replace(progress, paused=max(0.0, self._outage.due - now), reason=self._outage.reason)
+        return progress
 
     # --- ending ---------------------------------------------------------------------------------
 
     def _complete(self) -> Summary:
-        limited = self._limit_left() == 0
+        limited = self._tally.limit_left == 0
         if not limited and self._plan.bounds is None and not self._listings.unlisted:
             self._store.end_sweep(self._source.scopes)
         if not limited:
@@ -655,9 +610,9 @@ class Engine:
         self._store.update_run(RunState(progress, ended, message))
         self._on_progress(replace(progress, ended=True))
         # Of the whole mirror: a limit bounds what is left of the run alone.
-        left = self._left()
+        left = self._tally.left(self._listings, self._open)
         parked = self._store.counts().parked
-        return Summary(progress.counts, progress.seconds, ended, parked, self._queued if left is None else left)
+        return Summary(progress.counts, progress.seconds, ended, parked, self._tally.queued if left is None else left)
 
     def _interrupted(self) -> Interrupted:
         """End early: all sleepers are awake by now; take what is finished, commit it."""
