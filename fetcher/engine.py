@@ -14,6 +14,7 @@ from fetcher.canary import ITEMS, Canary
 from fetcher.contracts import Source, Store
 from fetcher.errors import FetcherError, Interrupted, LoginError, RemoteError, RequestFailed, Stopped, StoreError
 from fetcher.governor import Governor, backoff
+from fetcher.holds import Holds, Room
 from fetcher.listing import Listing, Listings
 from fetcher.model import (
     GONE,
@@ -50,9 +51,6 @@ NONSENSE_TRIES = 3
 
 HEARTBEAT_SECONDS = 10.0
 """The run's own row is never older than this."""
-
-ENOUGH_ROOM = 1.05
-"""So many times what is to be kept free must be free again before a run goes on."""
 
 TICK_SECONDS = 0.5
 """How often progress is told."""
@@ -99,8 +97,8 @@ class Engine:
         self._known: Key | None = None
         self._canary = Canary(stop.now()) if source.login_scopes else None
         self._login_seen_at = stop.time()
-        self._held: set[str] = set()
-        self._cramped = ""
+        self._holds = Holds(governor)
+        self._room = Room(store, plan.min_free, self._holds)
         self._answered_at = stop.now()
         self._listings = Listings(source, plan, stop)
         self._open = OpenBatch()
@@ -367,7 +365,7 @@ class Engine:
         if outage.in_doubt:
             if not outage.ends(began):
                 return
-            self._release("outage")
+            self._holds.release("outage")
             if outage.is_certain:
                 log.warning("the API answers again")
                 for about, _ in outage.answered(began):
@@ -395,19 +393,10 @@ class Engine:
         outage = self._outage
         now = self._stop.now()
         if outage.doubt(now, alone=not self._flying()):
-            self._hold("outage")
+            self._holds.hold("outage")
         if outage.in_doubt and not outage.asking and outage.due <= now:
             outage.asking = True
             self._calls.probe(self._source.probe, self._known)
-
-    def _hold(self, why: str) -> None:
-        self._held.add(why)
-        self._governor.hold()
-
-    def _release(self, why: str) -> None:
-        self._held.discard(why)
-        if not self._held:
-            self._governor.release()
 
     def _probed(self, result: Any, began: int) -> None:
         if not self._outage.in_doubt:
@@ -423,7 +412,7 @@ class Engine:
 
     def _give_up_waiting(self) -> None:
         """Raise RemoteError once there was no good answer for too long, whatever kept it away."""
-        if self._cramped:
+        if self._room.cramped:
             self._answered_at = self._stop.now()
         if self._stop.now() - self._answered_at <= self._plan.max_outage:
             return
@@ -471,22 +460,6 @@ class Engine:
                 f"items that only a login shows have vanished, {ITEMS} of {ITEMS}: "
                 f"the login has expired, renew {self._source.login}"
             )
-
-    # --- room on the disk ---------------------------------------------------------------------------
-
-    def _look_at_room(self) -> None:
-        """Stop asking while the disk is nearly full, and go on when there is room again."""
-        room = self._store.room()
-        if not self._cramped and room < self._plan.min_free:
-            self._cramped = (
-                f"disk nearly full: {room / 1e6:,.0f} MB left, {self._plan.min_free / 1e6:,.0f} are kept free"
-            )
-            log.warning("%s; going on when there is room", self._cramped)
-            self._hold("disk")
-        elif self._cramped and room >= self._plan.min_free * ENOUGH_ROOM:
-            log.warning("there is room on the disk again")
-            self._cramped = ""
-            self._release("disk")
 
     # --- collecting and committing --------------------------------------------------------------
 
@@ -575,7 +548,7 @@ class Engine:
         now = self._stop.now()
         if now - self._told_at >= TICK_SECONDS:
             self._told_at = now
-            self._look_at_room()
+            self._room.look()
             self._give_up_waiting()
             self._on_progress(self._progress())
         if now - self._tended_at >= HEARTBEAT_SECONDS:
@@ -589,8 +562,8 @@ class Engine:
         now = self._stop.now()
         traffic = self._governor.traffic()
         progress = self._tally.progress(now, traffic, self._listings, self._open, len(self._window))
-        if self._cramped:
-            return replace(progress, paused=0.0, reason=self._cramped)
+        if self._room.cramped:
+            return replace(progress, paused=0.0, reason=self._room.cramped)
         if self._outage.is_certain:
             return replace(progress, paused=max(0.0, self._outage.due - now), reason=self._outage.reason)
         return progress
