@@ -93,7 +93,6 @@ class Engine:
         self._window = Window(stage, plan, stop, self._calls)
         self._denied: list[tuple[tuple[Key, ...], RequestFailed]] = []
         self._outage: Outage[Due] = Outage(plan.max_backoff)
-        self._excused: set[int | tuple[Key, ...]] = set()
         self._known: Key | None = None
         self._canary = Canary(stop.now()) if source.login_scopes else None
         self._login_seen_at = stop.time()
@@ -356,46 +355,25 @@ class Engine:
     # --- outages ------------------------------------------------------------------------------------
 
     def _heard(self, began: int) -> None:
-        """The host has answered what was asked at that moment.
-
-        So what went unanswered before is at fault itself, unless there was an outage till now.
-        """
+        """The host has answered what was asked at that moment: what went unanswered before is judged by that."""
         self._answered_at = self._stop.now()
-        outage = self._outage
-        if outage.in_doubt:
-            if not outage.ends(began):
-                return
-            self._holds.release("outage")
-            if outage.is_certain:
-                log.warning("the API answers again")
-                for about, _ in outage.answered(began):
-                    self._again(about)
-                return
-            if outage.is_wide:
-                # It may have been a short outage: what went unanswered is asked for once more before it is blamed.
-                for about, error in outage.answered(began):
-                    self._excuse(about, error)
-                return
-        for about, error in outage.answered(began):
-            self._blame(about, error)
-
-    def _excuse(self, about: Due, error: RequestFailed) -> None:
-        name = id(about) if isinstance(about, Listing) else about
-        if name in self._excused:
-            self._excused.discard(name)
-            self._blame(about, error)
-        else:
-            self._excused.add(name)
-            self._again(about)
+        verdicts = self._outage.answered(began)
+        if not verdicts:
+            return
+        self._holds.release("outage")
+        for about, error, at_fault in verdicts:
+            if at_fault:
+                self._blame(about, error)
+            else:
+                self._again(about)
 
     def _probe(self) -> None:
         """When the host is in doubt, hold everything back and ask it for something known to be good."""
-        outage = self._outage
         now = self._stop.now()
-        if outage.doubt(now, alone=not self._flying()):
+        if self._outage.doubt(now, alone=not self._flying()):
             self._holds.hold("outage")
-        if outage.in_doubt and not outage.asking and outage.due <= now:
-            outage.asking = True
+        if self._outage.next_probe <= now:
+            self._outage.probed()
             self._calls.probe(self._source.probe, self._known)
 
     def _probed(self, result: Any, began: int) -> None:
@@ -404,9 +382,7 @@ class Engine:
         if not isinstance(result, BaseException) or (isinstance(result, RequestFailed) and result.outcome in _ANSWERED):
             self._heard(began)
         elif isinstance(result, RequestFailed):
-            if not self._outage.is_certain:
-                log.warning("the API does not answer (%s); asking again until it does", result)
-            self._outage.probed_in_vain(self._stop.now())
+            self._outage.probed_in_vain(result, self._stop.now())
         else:
             raise result
 
@@ -471,9 +447,7 @@ class Engine:
     def _patience(self) -> float:
         """Seconds until something else than a result is due."""
         now = self._stop.now()
-        dues = [now + TICK_SECONDS, self._window.next_look(self._tally.limit_left)]
-        if self._outage.in_doubt and not self._outage.asking:
-            dues.append(self._outage.due)
+        dues = [now + TICK_SECONDS, self._outage.next_probe, self._window.next_look(self._tally.limit_left)]
         if self._open.since is not None:
             dues.append(self._open.since + self._plan.batch_seconds)
             if not self._flying():

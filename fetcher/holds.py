@@ -26,10 +26,11 @@ class Holds:
         self._governor.hold()
 
     def release(self, cause: str) -> None:
-        """This cause is gone."""
-        self._causes.discard(cause)
-        if not self._causes:
-            self._governor.release()
+        """This cause is gone, if there was any."""
+        if cause in self._causes:
+            self._causes.discard(cause)
+            if not self._causes:
+                self._governor.release()
 
 
 class Room:

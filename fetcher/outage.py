@@ -2,15 +2,27 @@
 
 from __future__ import annotations
 
-from typing import Generic, TypeVar
+import logging
+from collections.abc import Hashable
+from typing import Generic, NamedTuple, TypeVar
 
 from fetcher.errors import RequestFailed
 from fetcher.governor import backoff
 
+log = logging.getLogger("fetcher")
+
 MANY = 10
 """So many requests for different things without an answer, and no good answer between them: the host may be down."""
 
-A = TypeVar("A")
+A = TypeVar("A", bound=Hashable)
+
+
+class Verdict(NamedTuple, Generic[A]):
+    """Whether what was asked for is at fault itself that it went unanswered; else it is to be asked for again."""
+
+    about: A
+    error: RequestFailed
+    at_fault: bool
 
 
 class Outage(Generic[A]):
@@ -30,7 +42,8 @@ class Outage(Generic[A]):
         self._unanswered: list[tuple[A, RequestFailed, int]] = []
         self._doubted_at = 0
         self._probes = 0
-        self.asking = False
+        self._excused: set[A] = set()
+        self._asking = False
         self.due = 0.0
 
     @property
@@ -42,11 +55,6 @@ class Outage(Generic[A]):
     def is_certain(self) -> bool:
         """Whether a probe has gone unanswered too."""
         return self._probes > 0
-
-    @property
-    def is_wide(self) -> bool:
-        """Whether many requests went unanswered."""
-        return len(self._unanswered) >= MANY
 
     @property
     def reason(self) -> str:
@@ -65,23 +73,43 @@ class Outage(Generic[A]):
         self.due = now
         return True
 
-    def probed_in_vain(self, now: float) -> None:
+    @property
+    def next_probe(self) -> float:
+        """When the host is to be asked for a sign of life; infinite while it is not."""
+        return self.due if self.in_doubt and not self._asking else float("inf")
+
+    def probed(self) -> None:
+        """A probe is sent."""
+        self._asking = True
+
+    def probed_in_vain(self, error: RequestFailed, now: float) -> None:
         """A probe went unanswered: when the next one is due."""
+        if not self.is_certain:
+            log.warning("the API does not answer (%s); asking again until it does", error)
         self._probes += 1
-        self.asking = False
+        self._asking = False
         self.due = now + backoff(self._probes, self._max_pause)
 
-    def ends(self, began: int) -> bool:
-        """Whether an answer to what was asked at that moment ends the doubt."""
-        return began > self._doubted_at
+    def answered(self, began: int) -> list[Verdict[A]]:
+        """The host has answered what was asked at that moment: what this means for what had gone unanswered by then.
 
-    def answered(self, began: int) -> list[tuple[A, RequestFailed]]:
-        """The host has answered what was asked at that moment: hands over what had gone unanswered by then."""
-        if not self._unanswered:
+        It is at fault itself, unless there was an outage till now. Empty while there is still a doubt.
+        """
+        if not self._unanswered or (self.in_doubt and began <= self._doubted_at):
             return []
-        before = [(about, error) for about, error, ended in self._unanswered if ended < began or self.in_doubt]
+        before = [each for each in self._unanswered if each[2] < began or self.in_doubt]
         self._unanswered = [each for each in self._unanswered if each[2] >= began and not self.in_doubt]
+        certain, many = self.is_certain, self.in_doubt and len(before) >= MANY
         self._doubted_at = 0
-        self.asking = False
+        self._asking = False
         self._probes = 0
-        return before
+        if certain:
+            log.warning("the API answers again")
+            return [Verdict(about, error, False) for about, error, _ in before]
+        # It may have been a short outage: what went unanswered is asked for once more before it is blamed.
+        return [Verdict(about, error, not (many and self._excuse(about))) for about, error, _ in before]
+
+    def _excuse(self, about: A) -> bool:
+        """Whether this is excused, as it is every other time."""
+        self._excused ^= {about}
+        return about in self._excused

@@ -44,13 +44,42 @@ def test_many_unanswered_requests_in_a_row_are_a_doubt_that_a_probe_decides() ->
     assert outage.doubt(5, alone=False)
     assert (outage.in_doubt, outage.is_certain, outage.due) == (True, False, 5)
     assert not outage.doubt(5, alone=False), "it is in doubt already"
-    outage.probed_in_vain(6)
+    outage.probed_in_vain(unanswered(), 6)
     assert outage.is_certain
     assert 6 <= outage.due <= 8
-    assert not outage.ends(began=MANY), "it was asked before the last one had failed"
-    assert outage.ends(began=MANY + 1)
-    assert [key for key, _ in outage.answered(began=MANY + 1)] == list(range(MANY))
+    assert outage.answered(began=MANY) == [], "it was asked before the last one had failed"
+    assert [(key, at_fault) for key, _, at_fault in outage.answered(began=MANY + 1)] == [
+        (key, False) for key in range(MANY)
+    ]
     assert (outage.in_doubt, outage.is_certain, outage.answered(began=99)) == (False, False, [])
+
+
+def test_what_many_requests_met_together_is_excused_once_when_the_host_answers_at_once() -> None:
+    outage: Outage[int] = Outage(300)
+    for at_fault in (False, True, False):
+        for key in range(MANY):
+            outage.add(key, unanswered(), 1)
+        assert outage.doubt(0, alone=False)
+        assert [each.at_fault for each in outage.answered(began=2)] == [at_fault] * MANY
+
+
+def test_what_few_requests_met_is_their_own_fault_when_the_host_answers_at_once() -> None:
+    outage: Outage[int] = Outage(300)
+    outage.add(1, unanswered(), 1)
+    assert outage.doubt(0, alone=True)
+    assert [each.at_fault for each in outage.answered(began=2)] == [True]
+
+
+def test_a_probe_is_due_at_once_and_no_second_one_before_it_has_failed() -> None:
+    outage: Outage[int] = Outage(300)
+    outage.add(1, unanswered(), 1)
+    assert outage.next_probe == float("inf")
+    assert outage.doubt(5, alone=True)
+    assert outage.next_probe == 5
+    outage.probed()
+    assert outage.next_probe == float("inf")
+    outage.probed_in_vain(unanswered(), 6)
+    assert outage.next_probe == outage.due
 
 
 def test_an_answer_says_nothing_of_what_failed_after_it_was_asked_for() -> None:
@@ -58,8 +87,8 @@ def test_an_answer_says_nothing_of_what_failed_after_it_was_asked_for() -> None:
     for moment in (10, 20, 30):
         outage.add(moment, unanswered(), moment)
     assert outage.answered(began=5) == []
-    assert [key for key, _ in outage.answered(began=21)] == [10, 20]
-    assert [key for key, _ in outage.answered(began=31)] == [30]
+    assert [key for key, _, _ in outage.answered(began=21)] == [10, 20]
+    assert [key for key, _, _ in outage.answered(began=31)] == [30]
 
 
 def test_pauses_between_probes_grow_up_to_the_longest() -> None:
@@ -68,7 +97,7 @@ def test_pauses_between_probes_grow_up_to_the_longest() -> None:
     outage.doubt(0, alone=True)
     longest = 0.0
     for number in range(200):
-        outage.probed_in_vain(0)
+        outage.probed_in_vain(unanswered(), 0)
         assert 0 <= outage.due <= min(40, 2 ** (number + 1))
         longest = max(longest, outage.due)
     assert longest > 30
