@@ -85,10 +85,11 @@ class Calls:
 
     def receive(self, patience: float) -> Done[About] | None:
         """The next answer, or None when woken; raises queue.Empty when there is none for that many seconds."""
-        answer = self._stop.receive(self._answers, patience)
-        if answer is not None:
-            self._ended(answer.about)
-        return answer
+        return self._landed(self._stop.receive(self._answers, patience))
+
+    def last(self, patience: float) -> Done[About] | None:
+        """The same once the end was asked for, when nobody waits through the Stop any more."""
+        return self._landed(self._answers.get(timeout=patience))
 
     def answers(self, patience: float) -> Iterator[Done[About]]:
         """Wait for the next answer at most that many seconds, then all that have come, one after the other."""
@@ -106,9 +107,8 @@ class Calls:
     def left(self) -> Iterator[Done[About]]:
         """The answers that have come by now, without a wait."""
         for _ in range(self._answers.qsize()):
-            answer = self._answers.get()
+            answer = self._landed(self._answers.get())
             if answer is not None:
-                self._ended(answer.about)
                 yield answer
 
     def discard(self) -> None:
@@ -126,6 +126,11 @@ class Calls:
         pool: Workers[About] = Workers(threads, self._answers, name)
         self._pools.append(pool)
         return pool
+
+    def _landed(self, answer: Done[About] | None) -> Done[About] | None:
+        if answer is not None:
+            self._ended(answer.about)
+        return answer
 
     def _ended(self, about: About) -> None:
         if isinstance(about, Listing):

@@ -10,12 +10,12 @@ from typing import Any
 
 from fetcher.batch import OpenBatch
 from fetcher.calls import About, Asked, Calls, Due
-from fetcher.canary import ITEMS, Canary
 from fetcher.contracts import Source, Store
-from fetcher.errors import FetcherError, Interrupted, LoginError, RemoteError, RequestFailed, Stopped, StoreError
+from fetcher.errors import FetcherError, Interrupted, RemoteError, RequestFailed, Stopped, StoreError
 from fetcher.governor import Governor, backoff
 from fetcher.holds import Holds, Room
 from fetcher.listing import Listing, Listings
+from fetcher.login import Login
 from fetcher.model import (
     GONE,
     Committed,
@@ -91,11 +91,9 @@ class Engine:
         self._more = more
         self._calls = Calls(stop, plan.workers)
         self._window = Window(stage, plan, stop, self._calls)
-        self._denied: list[tuple[tuple[Key, ...], RequestFailed]] = []
+        self._login = Login(source, stage, store, stop, self._calls)
         self._outage: Outage[Due] = Outage(plan.max_backoff)
         self._known: Key | None = None
-        self._canary = Canary(stop.now()) if source.login_scopes else None
-        self._login_seen_at = stop.time()
         self._holds = Holds(governor)
         self._room = Room(store, plan.min_free, self._holds)
         self._answered_at = stop.now()
@@ -128,7 +126,7 @@ class Engine:
                 self._list()
                 self._claim()
                 self._probe()
-                self._look_at_login()
+                self._login.look()
                 self._collect()
                 if self._commit_due():
                     # So that the host answers while the batch is written.
@@ -168,7 +166,7 @@ class Engine:
         attempts = 0
         began = asked_at = self._stop.now()
         while True:
-            self._ask_head()
+            self._login.ask_head()
             result = self._wait_for_head()
             try:
                 if isinstance(result, BaseException):
@@ -184,7 +182,7 @@ class Engine:
                     continue
                 attempts += 1
                 if error.outcome is Outcome.DENIED:
-                    raise self._login_needed(error) from None
+                    raise self._login.needed(error) from None
                 late = self._stop.now() - began > FIRST_ANSWER_SECONDS
                 nonsense = error.outcome is not Outcome.UNAVAILABLE and attempts >= NONSENSE_TRIES
                 if late or nonsense or error.outcome is Outcome.GONE:
@@ -308,12 +306,9 @@ class Engine:
         elif error.outcome is not Outcome.DENIED:
             self._blame(about, error)
         elif isinstance(about, Listing):
-            raise self._login_needed(error)
+            raise self._login.needed(error)
         else:
-            # Is it this item alone, or is the login gone? The list head tells.
-            self._denied.append((about, error))
-            if len(self._denied) == 1:
-                self._ask_head()
+            self._login.denied(about, error)
 
     def _blame(self, about: Due, error: RequestFailed) -> None:
         """What was asked for is at fault itself."""
@@ -330,27 +325,6 @@ class Engine:
             about.due = self._stop.now()
         else:
             self._window.send_for(about)
-
-    def _ask_head(self) -> None:
-        self._calls.question(Asked.HEAD, self._source.universe)
-
-    def _head_answered(self, result: Any, ended: int) -> None:
-        denied, self._denied = self._denied, []
-        if isinstance(result, RequestFailed):
-            if result.outcome is Outcome.DENIED:
-                raise self._login_needed(result)
-            # No word from the head: the items are asked for again, and if they are denied, so is it.
-            for keys, error in denied:
-                if result.outcome not in (Outcome.LIMITED, Outcome.UNAVAILABLE):
-                    words = f"{error}, and the list head does not say why: {result}"
-                    self._blame(keys, RequestFailed(Outcome.UNAVAILABLE, words, status=error.status, body=error.body))
-                else:
-                    self._failed(keys, result, ended)
-            return
-        if isinstance(result, BaseException):
-            raise result
-        for keys, error in denied:
-            self._blame(keys, error)
 
     # --- outages ------------------------------------------------------------------------------------
 
@@ -401,42 +375,6 @@ class Engine:
             f"no good answer for {self._plan.max_outage:g} s ({reason}): run again later, it goes on where it was"
         )
 
-    # --- the login ----------------------------------------------------------------------------------
-
-    def _look_at_login(self) -> None:
-        """Now and then ask for something that only a login shows: without it such items may look deleted."""
-        canary = self._canary
-        now = self._stop.now()
-        if canary is None or now < canary.due:
-            return
-        self._ask_for_hidden(canary.choose(self._store.fetched(self._source.login_scopes, ITEMS), now))
-
-    def _login_needed(self, error: RequestFailed) -> LoginError:
-        return LoginError(f"the API refuses {self._source.head} ({error}): {self._source.login_hint}")
-
-    def _ask_for_hidden(self, key: Key | None) -> None:
-        if key is not None:
-            self._calls.question(Asked.LOGIN, self._hidden, key)
-
-    def _hidden(self, key: Key) -> tuple[Key, object]:
-        return key, self._stage.run((key,))[key]
-
-    def _login_answered(self, key: Key, result: object) -> None:
-        canary = self._canary
-        assert canary is not None
-        self._ask_for_hidden(canary.answered(key, result, self._stop.now()))
-        if isinstance(result, Detail):
-            self._login_seen_at = self._stop.time()
-        if canary.expired:
-            self._commit()
-            restored = self._store.restore(self._source.login_scopes, self._login_seen_at)
-            if restored:
-                log.warning("%d items looked deleted since the login was last seen: they are due again", restored)
-            raise LoginError(
-                f"items that only a login shows have vanished, {ITEMS} of {ITEMS}: "
-                f"the login has expired, renew {self._source.login}"
-            )
-
     # --- collecting and committing --------------------------------------------------------------
 
     def _collect(self) -> None:
@@ -475,9 +413,15 @@ class Engine:
         elif about is Asked.LOGIN:
             if isinstance(result, BaseException):
                 raise result
-            self._login_answered(*result)
+            if self._login.answered(*result):
+                self._commit()
+                raise self._login.expired()
         elif about is Asked.HEAD:
-            self._head_answered(result, ended)
+            for keys, error, at_fault in self._login.head_answered(result):
+                if at_fault:
+                    self._blame(keys, error)
+                else:
+                    self._failed(keys, error, ended)
         else:
             if isinstance(result, BaseException):
                 raise result
@@ -567,7 +511,7 @@ class Engine:
         deadline = self._stop.now() + ABANDON_SECONDS
         try:
             while self._flying():
-                answer = self._calls.receive(max(0.0, deadline - self._stop.now()))
+                answer = self._calls.last(max(0.0, deadline - self._stop.now()))
                 if answer is not None:
                     self._take_if_good(answer)
         except queue.Empty:

@@ -18,7 +18,7 @@ A = TypeVar("A", bound=Hashable)
 
 
 class Verdict(NamedTuple, Generic[A]):
-    """Whether what was asked for is at fault itself that it went unanswered; else it is to be asked for again."""
+    """Whether what was asked for is at fault itself that it did not come; else it may be asked for again."""
 
     about: A
     error: RequestFailed
