@@ -70,6 +70,15 @@ def test_what_few_requests_met_is_their_own_fault_when_the_host_answers_at_once(
     assert [each.at_fault for each in outage.answered(began=2)] == [True]
 
 
+def test_nothing_is_at_fault_once_a_probe_went_unanswered_too() -> None:
+    outage: Outage[int] = Outage(300)
+    for _ in range(3):
+        outage.add(1, unanswered(), 1)
+        assert outage.doubt(0, alone=True)
+        outage.probed_in_vain(unanswered(), 1)
+        assert [each.at_fault for each in outage.answered(began=2)] == [False]
+
+
 def test_a_probe_is_due_at_once_and_no_second_one_before_it_has_failed() -> None:
     outage: Outage[int] = Outage(300)
     outage.add(1, unanswered(), 1)
