@@ -78,7 +78,7 @@ def paragraphs(seed: int) -> Iterator[str]:
     weights = list(accumulate(1 / (rank + 10) for rank in range(5000)))
     sentences = [" ".join(draw.choices(words, cum_weights=weights, k=12))[:90] for _ in range(5000)]
     for number in count():
-        text = ". ".join(draw.choices(sentences, k=12))
+        text = ". ".join(draw.choices(sentences, k=20))
         yield f"{number}: {text[: draw.randint(900, 980)]}."
 
 
