@@ -17,8 +17,11 @@ from fetcher.search import Hit, Search, search
 from fetcher.stop import Stop, stop_on_signals
 from fetcher.stores.evidence import FailureRow, failures
 from fetcher.stores.verify import Verdict
+from fetcher.texts.chunk import Chunk
+from fetcher.texts.ingest import TextProgress, TextSummary, embed, ingest
 
 __all__ = [
+    "Chunk",
     "Committed",
     "ConfigurationError",
     "FailureRow",
@@ -35,10 +38,14 @@ __all__ = [
     "Stop",
     "StoreError",
     "Summary",
+    "TextProgress",
+    "TextSummary",
     "Verdict",
     "__version__",
+    "embed",
     "failures",
     "fetch",
+    "ingest",
     "preview",
     "retry",
     "search",
