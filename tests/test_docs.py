@@ -114,16 +114,32 @@ def test_a_library_example_of_the_guide_to_queries_runs(
     assert "[wrong" in capsys.readouterr().out
 
 
-@pytest.mark.parametrize("code", examples_of("README.md"))
+MIRROR, TEXTS = examples_of("README.md")
+
+
 def test_the_library_example_of_the_readme_runs(
-    code: str, simulate: Callable[..., Simulator], monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+    simulate: Callable[..., Simulator], monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.setenv("API_BASE_URL", simulate(World(items=200)).url)
     for name, value in FAST.items():
         monkeypatch.setenv(name.upper(), str(value))
-    exec(compile(code, "README.md", "exec"), {})
+    exec(compile(MIRROR, "README.md", "exec"), {})
     assert "complete Counts(" in capsys.readouterr().out
     assert one(Path("some.db"), "SELECT count(*) FROM items WHERE fetched_at IS NOT NULL") == 200
+
+
+@pytest.mark.parametrize("code", [TEXTS, *examples_of("docs/how-to/embed-texts.md")])
+def test_a_library_example_of_texts_runs(
+    code: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("EMBEDDER", "tests.texts:embed_here")
+    book = Path("books/bees.md")
+    book.parent.mkdir()
+    book.write_text("# Bees\n\nThis is how bees find their way: by the light of the sky.\n")
+    exec(compile(code, "texts", "exec"), {})
+    assert "[bees] [find] [their] [way]" in capsys.readouterr().out
+    assert one(Path("texts.db"), "SELECT count(*) FROM vectors") == 1
 
 
 @pytest.mark.parametrize("code", examples_of("docs/how-to/use-as-a-library.md"))

@@ -107,7 +107,7 @@ def read_already(path: Path, chunks: int) -> None:
 
 
 def write_books(folder: Path, chunks: int) -> None:
-    """Markdown files of 1,000 paragraphs, 50 a chapter; each paragraph is a chunk, for no two fit into one."""
+    """Markdown files of 1,000 paragraphs, 50 a chapter; each is a chunk, for no two fit into one."""
     found = paragraphs(2)
     folder.mkdir()
     for number in range(0, chunks, 1000):
@@ -198,7 +198,8 @@ def embedded(folder: Path, host: Host, words: Sequence[str], *, expected: int, s
             "SELECT count(*) FROM chunks WHERE NOT EXISTS (SELECT 1 FROM vectors WHERE vectors.hash = chunks.hash)"
         ).fetchone()
         chunks, vectors = (conn.execute(f"SELECT count(*) FROM {each}").fetchone()[0] for each in ("chunks", "vectors"))
-    if bare or (chunks, vectors) != (expected, expected):
+    # With its overlap a paragraph may be too long for one chunk now and then.
+    if bare or vectors != chunks or not expected <= chunks <= expected * 1.001:
         raise Wrong(f"{vectors:,} vectors and {chunks:,} chunks instead of {expected:,}; {bare:,} without a vector")
     return Trial(
         done,
