@@ -19,7 +19,8 @@ BOOKS: Mapping[str, tuple[str, Mapping[str, Words]]] = {
         {
             "Bees": (
                 "A forager|The young bee|An old colony|The swarm in the lime tree|A bee from the next village",
-                "finds her way home by the polarised light of the sky|dances on the comb to tell of a meadow two miles away"
+                "finds her way home by the polarised light of the sky"
+                "|dances on the comb to tell of a meadow two miles away"
                 "|feeds the brood with the pollen of the first willows|guards the entrance against wasps in late summer"
                 "|shares her warmth in the winter cluster|fills the comb with honey from the lime trees",
                 "The keeper listens at the wood and lets them be.|A cold spring costs more colonies than a hard winter."
@@ -35,7 +36,8 @@ BOOKS: Mapping[str, tuple[str, Mapping[str, Words]]] = {
             ),
             "Tides": (
                 "The spring tide|The ebb in March|The flood after the full moon|A low neap tide|The evening tide",
-                "uncovers the causeway to the island|leaves limpets behind, each on its own scar|lifts the keels of stranded boats"
+                "uncovers the causeway to the island|leaves limpets behind, each on its own scar"
+                "|lifts the keels of stranded boats"
                 "|draws back from the mud flats and feeds a thousand knots|drowns the nets of the shrimpers"
                 "|writes a line of weed and shells along the beach",
                 "Twice a day the coast is another country.|The tables are printed a year ahead and are right to the minute."
@@ -71,7 +73,7 @@ BOOKS: Mapping[str, tuple[str, Mapping[str, Words]]] = {
                 "|Steam in the first minutes makes the crust shine.",
             ),
             "Clocks": (
-                "The clockmaker|A maker of marine chronometers|The keeper of the tower clock|A watchmaker in Geneva|His pupil",
+                "The clockmaker|A maker of chronometers|The keeper of the tower clock|A watchmaker in Geneva|His pupil",
                 "hangs the pendulum from a strip of steel|cuts a train of brass wheels by hand"
                 "|files the escapement until it lets go tooth by tooth|winds up the weight that falls all day"
                 "|finds the longitude of a ship by the hour at home|sets the hands by the shadow at noon",

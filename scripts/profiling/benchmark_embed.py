@@ -349,7 +349,7 @@ def from_files(options: Options, found: Found) -> Table:
     """The whole way, from Markdown to vectors."""
     table = Table(
         "files",
-        f"ingest: {options.chunks:,} chunks from Markdown files, 2 readers, {LATENCY:g} s a call, {IN_FLIGHT} in flight",
+        f"ingest: {options.chunks:,} chunks of Markdown files, 2 readers, {LATENCY:g} s a call, {IN_FLIGHT} in flight",
         ("figure", "value"),
     )
     rate = spread([each.report["vectors"] / each.report["seconds"] for each in found.books])

@@ -47,8 +47,8 @@ class Run:
 
     `wall` is from just before it was started until it had ended; `user` and `system` CPU seconds and `peak_rss` (bytes,
     0 = not known) are the kernel's account of the process and the children it waited for; `children_peak` adds up those
-    of its children, as far as they were seen; `samples` are (seconds since the start, resident bytes); `lines` of stdout
-    come with the seconds since the start at which they were read; `began` is Unix time.
+    of its children, as far as they were seen; `samples` are (seconds since the start, resident bytes); `lines` of
+    stdout come with the seconds since the start at which they were read; `began` is Unix time.
     """
 
     wall: float
