@@ -40,7 +40,8 @@ BOOKS: Mapping[str, tuple[str, Mapping[str, Words]]] = {
                 "|lifts the keels of stranded boats"
                 "|draws back from the mud flats and feeds a thousand knots|drowns the nets of the shrimpers"
                 "|writes a line of weed and shells along the beach",
-                "Twice a day the coast is another country.|The tables are printed a year ahead and are right to the minute."
+                "Twice a day the coast is another country."
+                "|The tables are printed a year ahead and are right to the minute."
                 "|Where the bay narrows, the water stands a house high.",
             ),
             "Swifts": (
