@@ -84,9 +84,9 @@ def settings_page() -> str:
         " `fetch` in lower case. A name in `.env` that is no setting is reported and ignored. `template.env` holds"
         " all of them, ready to be copied.\n\n"
         "## Engine\n\nThese hold for every source.\n\n" + settings_table(Settings),
-        "\n## Texts\n\nOf `fetcher ingest` and `fetcher embed`: how documents are read, embedded and written out. Those of"
-        " the engine hold too; `LATENCY_LOWER_THRESHOLD` and `LATENCY_UPPER_THRESHOLD`, where they are unset, are"
-        f" {LATENCY_LOWER_THRESHOLD:g} and {LATENCY_UPPER_THRESHOLD:g} here.\n\n" + settings_table(TextSettings),
+        "\n## Texts\n\nOf `fetcher ingest` and `fetcher embed`: how documents are read, embedded and written out."
+        " Those of the engine hold too; `LATENCY_LOWER_THRESHOLD` and `LATENCY_UPPER_THRESHOLD`, where they are unset,"
+        f" are {LATENCY_LOWER_THRESHOLD:g} and {LATENCY_UPPER_THRESHOLD:g} here.\n\n" + settings_table(TextSettings),
     ]
     parts += [
         f"\n## Source `{name}`\n\n{doc(kind.Options)}\n\n{settings_table(kind.Options)}"
@@ -221,8 +221,8 @@ TABLES = {
     "walks": "Where a list goes on that was walked by an interrupted run, and proves nothing before it has ended.",
     "work": "What is still to do: the queue of the mirror, and of the stages that texts go through.",
     "failures": "The last evidence of each key that failed; gone once its work succeeds.",
-    "runs": "One row for each run of `fetcher fetch`, and for each stage of a run of `fetcher ingest` or `fetcher embed`;"
-    " the row of a run that goes on is at most some 10 s old.",
+    "runs": "One row for each run of `fetcher fetch`, and for each stage of a run of `fetcher ingest` or"
+    " `fetcher embed`; the row of a run that goes on is at most some 10 s old.",
     "sources": "The one source that this database mirrors, with its totals; `texts` where it holds texts alone.",
     "top_tags": "View: how many items have each tag, the most used first.",
     "items_with_tags": "View: the items, each with its tags and the number of its comments.",
@@ -235,11 +235,11 @@ TABLES = {
     "chunks": "The pieces that documents are cut into. Those of a document that is listed no more are kept.",
     "vectors": "The vector of each text, little-endian float32. A text that stands in many places has one.",
     "models": "The one model that all vectors are of; no row while there are none.",
-    "categories": "The domains and categories of the chunks: which of them have changed since their files were written.",
+    "categories": "The domains and categories of the chunks: which have changed since their files were written.",
     "stages": "How much each stage of texts has to do and has done, kept with each batch.",
     "chunks_search": "Full-text search (FTS5) over the chunks: `where chunks_search match 'words'`, best first with"
-    " `order by rank`. Its `rowid` is `chunks.number`. It holds no text itself but the words and their places, in tables"
-    " `chunks_search_…` of its own.",
+    " `order by rank`. Its `rowid` is `chunks.number`. It holds no text itself but the words and their places, in"
+    " tables `chunks_search_…` of its own.",
     "_sqlite_migrations": "Which steps of the schema this database has been through; kept by sqlite-utils.",
     "stac.items": "One row for each item, of all collections.",
     "stac.assets": "The assets of the items; those of an item are replaced as a set.",
@@ -476,8 +476,8 @@ COLUMNS: Mapping[str, Mapping[str, str]] = {
         "source": "the source",
         "stage": "`detail`: its details are to be asked for; `item`: its row in a listing could not be used;"
         " `list`: a stretch could not be listed; of texts `read`, `read-items`, `embed` or `aggregate`",
-        "key": "the item's key; of a stretch where it begins; of texts the document's name, the hash of a text, or domain"
-        " and category as a JSON list",
+        "key": "the item's key; of a stretch where it begins; of texts the document's name, the hash of a text, or"
+        " domain and category as a JSON list",
         "priority": "higher first: 0 = never fetched, -1 = to be fetched anew",
         "attempts": "tries that failed so far",
         "due_at": "not to be tried before this time, 0 = at once, null = set aside, failed for good",
@@ -552,7 +552,7 @@ COLUMNS: Mapping[str, Mapping[str, str]] = {
         "number": "its number",
         "name": "the file's absolute path, or the item as `TABLE/KEY`",
         "item": "the item's key, null for a file",
-        "version": "what it was when it was read, and how it was read; another one has it read again, null = not read yet",
+        "version": "what it was when it was read, and how it was read; another has it read again, null = not read yet",
         "chunks": "how many chunks it was read into",
         "first_seen_at": "when it was first listed",
         "listed_at": "when it was listed last",
@@ -619,7 +619,8 @@ COLUMNS = {
 def database_page() -> str:
     parts = [
         "# Database\n\n"
-        "A mirror is one SQLite file in WAL mode, and so are texts, alone or beside a mirror. It can be read with any SQLite tool while a run writes it."
+        "A mirror is one SQLite file in WAL mode, and so are texts, alone or beside a mirror. It can be read with any"
+        " SQLite tool while a run writes it."
         " All times are Unix seconds, and booleans are 0 or 1. A field of the API that does not fit its column is"
         " null there and kept in `extra`. Beside `FILE` lie `FILE-wal` and `FILE-shm` while it is open, and"
         " `FILE.lock`, which keeps a second run out and may stay.\n\n"

@@ -107,8 +107,7 @@ def examine_embedder(texts: TextSettings, settings: Settings, recorded: str | No
     try:
         embedder = embedders.make(texts, settings, Governor(stop, parallel=1), stop)
     except ConfigurationError as error:
-        message, _, remedy = str(error).rpartition(": ")
-        yield bad(WHAT, message or str(error), remedy if message else "correct it")
+        yield bad(WHAT, str(error), "correct it, or install what is missing; until then nothing can be embedded")
         return
     name = embedder.name
     embedder.close()

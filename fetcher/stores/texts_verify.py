@@ -121,10 +121,10 @@ def _documents(conn: sqlite3.Connection) -> Iterator[str]:
     )
     yield from _told(
         conn,
-        "SELECT name, documents.chunks, ifnull(there, 0) FROM documents LEFT JOIN"
+        "SELECT name, ifnull(there, 0), documents.chunks FROM documents LEFT JOIN"
         " (SELECT document, count(*) AS there FROM chunks GROUP BY document) ON document = documents.number"
         f" WHERE documents.chunks != ifnull(there, 0) AND {settled}",
-        "{}: {2:,} chunks are there, {1:,} were read",
+        "{}: {:,} chunks are there, {:,} were read",
     )
 
 
@@ -138,10 +138,13 @@ def _chunks(conn: sqlite3.Connection) -> Iterator[str]:
     )
     yield from _told(
         conn,
-        "SELECT ifnull((SELECT name FROM documents WHERE number = document), document), position FROM chunks"
-        " WHERE NOT EXISTS (SELECT 1 FROM vectors WHERE vectors.hash = chunks.hash) AND NOT EXISTS"
-        " (SELECT 1 FROM work WHERE source = (SELECT name FROM sources) AND stage = 'embed' AND key = chunks.hash)",
-        "{}, position {}: its text has no vector, and is not to be embedded",
+        # By their hashes, in the order of two indexes: looked up in that of the chunks it takes five times as long.
+        "SELECT ifnull((SELECT name || ', position ' || position FROM chunks JOIN documents"
+        " ON documents.number = document WHERE chunks.hash = wanted.hash LIMIT 1), wanted.hash)"
+        " FROM (SELECT DISTINCT hash FROM chunks) AS wanted"
+        " WHERE NOT EXISTS (SELECT 1 FROM vectors WHERE vectors.hash = wanted.hash) AND NOT EXISTS"
+        " (SELECT 1 FROM work WHERE source = (SELECT name FROM sources) AND stage = 'embed' AND key = wanted.hash)",
+        "{}: its text has no vector, and is not to be embedded",
     )
 
 
@@ -149,7 +152,8 @@ def _categories(conn: sqlite3.Connection) -> Iterator[str]:
     """Categories that nobody knows to have changed, or whose file is ahead of them."""
     yield from _told(
         conn,
-        "SELECT domain, category FROM chunks EXCEPT SELECT domain, category FROM categories",
+        "SELECT domain, category FROM (SELECT DISTINCT domain, category FROM chunks)"
+        " EXCEPT SELECT domain, category FROM categories",
         "categories: {}/{} has chunks and is not there",
     )
     yield from _told(
