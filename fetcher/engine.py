@@ -261,6 +261,8 @@ class Engine:
         rests = []
         for key in keys:
             result = results[key]
+            if key not in self._window:
+                continue  # The database has refused a piece of it: it is a failure, whatever else comes of it.
             if isinstance(result, Detail):
                 batch.bytes += result.size
                 self._known = key

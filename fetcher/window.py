@@ -44,6 +44,10 @@ class Window:
         """How many works are claimed."""
         return len(self._claimed)
 
+    def __contains__(self, key: object) -> bool:
+        """Whether a work is claimed."""
+        return key in self._claimed
+
     @property
     def exhausted(self) -> bool:
         """Whether nothing is due, now or later."""

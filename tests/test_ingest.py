@@ -7,6 +7,7 @@ import json
 import os
 import random
 import signal
+import sqlite3
 import subprocess
 import sys
 import threading
@@ -19,10 +20,14 @@ import pytest
 
 from fetcher import ConfigurationError, Interrupted, LoginError, Stop, StoreError
 from fetcher.engine import Engine
+from fetcher.errors import RequestFailed
+from fetcher.model import Outcome
 from fetcher.simulator import Answer, EmbeddingsWorld, Limit, Profile, Share, Simulator, World
 from fetcher.stores.stages import VectorWriter
-from fetcher.texts.chunk import Chunk
+from fetcher.texts.chunk import Chunk, chunk_id, text_hash
 from fetcher.texts.ingest import TextSummary, embed, ingest
+from fetcher.texts.reader import Reader
+from fetcher.texts.stages import Aggregating
 from tests.fakes import Died, death
 from tests.helpers import _environment, column, eventually, mirror, one, query
 from tests.texts import Embedder, assert_totals, assert_whole, texts_dump, write_book
@@ -186,6 +191,116 @@ def test_what_came_of_a_file_before_it_broke_is_kept_and_named(tmp_path: Path) -
     assert_totals(db)
 
 
+def own_ids(path: Path) -> list[Chunk]:
+    """Each line is a chunk that is named after its text."""
+    return [Chunk(line, id=line) for line in path.read_text().splitlines()]
+
+
+own_ids.__module__ = "__main__"
+
+
+def test_ids_of_a_users_own_may_move_within_a_document_and_to_another_name(tmp_path: Path) -> None:
+    a, b, db = tmp_path / "in" / "a.txt", tmp_path / "in" / "b.txt", tmp_path / "t.db"
+    names = [f"{number:03}" for number in range(600)]
+    write_lines(a, *names)
+    run(a.parent, db, parser=own_ids)
+    for changed in (names[1:], [names[-1], *names[1:-1], names[0]], names[::-1]):
+        write_lines(a, *changed)
+        assert run(a.parent, db, parser=own_ids).parked == 0
+        assert column(db, "SELECT id FROM chunks ORDER BY position") == changed
+        assert_whole(db)
+    a.rename(b)
+    assert run(a.parent, db, parser=own_ids).parked == 0
+    assert query(db, "SELECT name, count(*) FROM chunks JOIN documents ON documents.number = document GROUP BY 1") == [
+        (str(b), 600)
+    ]
+    assert_whole(db)
+    write_lines(a, "new", names[5])
+    os.utime(a, ns=(0, 0))
+    summary = run(a.parent, db, parser=own_ids)
+    assert (summary.parked, column(db, "SELECT key FROM failures")) == (1, [str(a)]), "two documents have one id"
+    assert column(db, "SELECT count(*) FROM chunks") == [600]
+
+
+def test_a_document_of_which_one_piece_is_refused_is_a_failure_and_not_read_without_it(tmp_path: Path) -> None:
+    def parser(path: Path) -> Any:
+        yield from (Chunk(f"{path.name} {number}") for number in range(200))
+        yield Chunk("a twin", id="twin")
+        yield from (Chunk(f"{path.name} {number}") for number in range(201, 900))
+
+    parser.__module__ = "__main__"
+    a, b, db = tmp_path / "in" / "a.txt", tmp_path / "in" / "b.txt", tmp_path / "t.db"
+    write_lines(a, "x"), write_lines(b, "x")
+    summary = run(a.parent, db, parser=parser)
+    assert (summary.documents, summary.parked) == (1, 1)
+    (bad,) = column(db, "SELECT key FROM failures WHERE message LIKE '%refuses%'")
+    assert column(db, "SELECT name FROM documents WHERE version IS NULL") == [bad]
+    assert_totals(db)
+    assert run(a.parent, db).parked == 0, "read otherwise, it is good"
+    assert_whole(db)
+
+
+def test_what_was_read_in_part_is_read_again_even_if_the_file_is_what_it_was(tmp_path: Path) -> None:
+    file, db = write_lines(tmp_path / "in" / "a.txt", "x", "y"), tmp_path / "t.db"
+    os.utime(file, ns=(0, 0))
+    run(file.parent, db)
+    write_lines(file, "other")
+    with mock.patch.object(Reader, "pieces", lambda _self, path, _: gone_after_a_piece(Path(path))):
+        summary = run(file.parent, db)
+    assert (summary.documents, summary.parked) == (0, 0), "a document that is gone is no failure"
+    write_lines(file, "x", "y")
+    os.utime(file, ns=(0, 0))
+    run(file.parent, db)
+    assert column(db, "SELECT text FROM chunks ORDER BY position") == ["x", "y"]
+    assert_whole(db)
+
+
+def gone_after_a_piece(path: Path) -> Any:
+    yield [(chunk_id(str(path), at), at, f"t{at}", text_hash(f"t{at}"), "d", "c", None, None) for at in range(5)]
+    path.unlink()
+    raise RequestFailed(Outcome.GONE, "there is no such file any more", lasting=True)
+
+
+def test_what_failed_of_a_document_or_a_text_is_forgotten_once_it_is_no_more(tmp_path: Path) -> None:
+    def refuse(texts: Sequence[str]) -> None:
+        if "bad" in texts:
+            raise ValueError("not this one")
+
+    a, b, db = tmp_path / "in" / "a.txt", tmp_path / "in" / "b.txt", tmp_path / "t.db"
+    write_lines(a, "bad", "one")
+    b.write_bytes(b"\xff\x00\xfe")
+    assert run(a.parent, db, Embedder(refuse), max_retries=0).parked == 2
+    os.utime(a, ns=(0, 0)), os.utime(b, ns=(0, 0))
+    b.rename(tmp_path / "b")
+    assert run(a.parent, db, Embedder(refuse), max_retries=0).parked == 1
+    assert column(db, "SELECT text FROM failures JOIN chunks ON hash = key") == ["bad"]
+    write_lines(a, "good", "one")
+    assert run(a.parent, db, Embedder(refuse), max_retries=0).parked == 0
+    assert query(db, "SELECT * FROM failures") == []
+    assert_totals(db)
+    (tmp_path / "b").rename(b)
+    assert run(a.parent, db, Embedder(refuse), max_retries=0).parked == 1, "it is as bad as it was"
+    assert_totals(db)
+
+
+def test_a_bad_text_of_a_document_that_comes_and_goes_is_a_failure_while_it_is_there(tmp_path: Path) -> None:
+    def refuse(texts: Sequence[str]) -> None:
+        if "bad" in texts:
+            raise ValueError("not this one")
+
+    a, b, db = tmp_path / "in" / "a.txt", tmp_path / "in" / "b.txt", tmp_path / "t.db"
+    write_lines(a, "bad"), write_lines(b, "good")
+    parked = []
+    for away in (False, True, False):
+        if (tmp_path / "a").exists() and not away:
+            (tmp_path / "a").rename(a)
+        elif away:
+            a.rename(tmp_path / "a")
+        parked.append(run(a.parent, db, Embedder(refuse), max_retries=0).parked)
+        assert_totals(db)
+    assert parked == [1, 0, 1]
+
+
 # --- bad texts, bad embedders -------------------------------------------------------------------------
 
 
@@ -213,6 +328,37 @@ def test_vectors_of_two_models_are_not_mixed(tmp_path: Path) -> None:
         run(file, db, other)
     assert texts_dump(db)["vectors"] == before["vectors"]
     run(file, db)
+    assert_whole(db)
+
+
+def test_another_model_is_refused_at_once_whether_there_is_anything_to_embed_or_not(tmp_path: Path) -> None:
+    file, db = write_lines(tmp_path / "a.txt", "one"), tmp_path / "t.db"
+    run(file, db)
+    write_lines(tmp_path / "b.txt", "two")
+    for path in (file, tmp_path / "b.txt"):
+        with pytest.raises(ConfigurationError, match=r"are of .*Embedder.* \(8 dimensions\), not of text-embedding-3"):
+            run(path, db, embedder="openai")
+    with pytest.raises(ConfigurationError, match=r"not of wordllama-256: set"):
+        embed(db, embedder="wordllama")
+    assert column(db, "SELECT name FROM documents") == [str(file)], "nothing was begun"
+    run(tmp_path, db)
+    assert_whole(db)
+
+
+def test_the_model_is_written_down_with_the_first_vectors_whatever_went_wrong_before(tmp_path: Path) -> None:
+    write, failed = VectorWriter.write, []
+
+    def refuse_once(self: VectorWriter, *given: Any) -> Any:
+        done = write(self, *given)
+        if not failed:
+            failed.append(True)
+            raise sqlite3.IntegrityError("a row is refused")
+        return done
+
+    file, db = write_lines(tmp_path / "a.txt", "one", "two"), tmp_path / "t.db"
+    with mock.patch.object(VectorWriter, "write", refuse_once):
+        run(file, db)
+    assert query(db, "SELECT name, dimension FROM models") == [("tests.texts:Embedder", 8)]
     assert_whole(db)
 
 
@@ -427,6 +573,22 @@ def test_an_error_of_one_stage_ends_the_others_and_is_what_is_raised(tmp_path: P
     assert_whole(db)
 
 
+def test_an_error_of_whoever_is_told_of_progress_ends_the_run_in_good_order(tmp_path: Path) -> None:
+    file, db = write_lines(tmp_path / "a.txt", *map(str, range(200))), tmp_path / "t.db"
+
+    told = threading.Event()
+
+    def tell(_: object) -> None:
+        told.set()
+        raise ValueError("a mistake of the caller's")
+
+    with pytest.raises(ValueError, match="of the caller's"):
+        run(file, db, Embedder(lambda _: told.wait(20)), on_progress=tell)
+    assert column(db, "SELECT DISTINCT ended FROM runs WHERE stage = 'embed'") == ["interrupted"]
+    run(file, db)
+    assert_whole(db)
+
+
 def test_a_database_is_for_one_run_at_a_time(tmp_path: Path) -> None:
     file, db = write_lines(tmp_path / "a.txt", "one"), tmp_path / "t.db"
 
@@ -435,6 +597,29 @@ def test_a_database_is_for_one_run_at_a_time(tmp_path: Path) -> None:
             embed(db, embedder=Embedder())
 
     run(file, db, Embedder(another))
+    assert_whole(db)
+
+
+# --- where documents are ------------------------------------------------------------------------------
+
+
+def test_folders_are_known_however_they_are_written(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    a, b, db = tmp_path / "in" / "a" / "a.txt", tmp_path / "in" / "b.txt", tmp_path / "t.db"
+    write_lines(a, "one"), write_lines(b, "two")
+    monkeypatch.chdir(tmp_path)
+    run([a.parent, b.parent, b], db)  # type: ignore[arg-type]
+    a.unlink()
+    summary = run("in//./a/", db)  # type: ignore[arg-type]
+    assert (summary.listed, summary.vanished) == (0, 1)
+    assert query(db, "SELECT name, unlisted_at IS NULL FROM documents ORDER BY 1") == [(str(a), 0), (str(b), 1)]
+
+
+def test_a_folder_whose_name_is_no_utf8_is_a_folder(tmp_path: Path) -> None:
+    folder, db = tmp_path / os.fsdecode(b"caf\xe9"), tmp_path / "t.db"
+    write_lines(folder / "a.txt", "one"), write_lines(folder / "b.txt", "two")
+    assert run(folder, db).vectors == 2
+    (folder / "b.txt").unlink()
+    assert run(folder, db).vanished == 1
     assert_whole(db)
 
 
@@ -577,4 +762,15 @@ def test_a_file_for_each_category_is_kept_up_to_date(tmp_path: Path) -> None:
     a.unlink()
     run(tmp_path / "in", db, aggregate=out, domain="d")
     assert json.loads(first.read_text())["chunks"] == []
+    assert_totals(db)
+
+
+def test_files_that_a_run_was_killed_before_writing_are_written_by_the_next(tmp_path: Path) -> None:
+    file, out, db = write_lines(tmp_path / "in" / "a.txt", "one"), tmp_path / "out", tmp_path / "t.db"
+    with mock.patch.object(Aggregating, "run", side_effect=StoreError("killed")), pytest.raises(StoreError):
+        run(file, db, aggregate=out, domain="d")
+    run(file, db, domain="d")
+    assert one(db, "SELECT work FROM stages WHERE stage = 'aggregate'") == 1
+    assert run(file, db, aggregate=out, domain="d").files == 1
+    assert (out / "d" / "in.json").exists()
     assert_totals(db)

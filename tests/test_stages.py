@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import threading
+import tracemalloc
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from functools import partial
@@ -19,7 +20,7 @@ from fetcher.model import GONE, Detail, Key, Outcome, Plan, Stage, Summary
 from fetcher.stop import Stop
 from fetcher.stores.database import Database
 from fetcher.stores.stages import StageStore, VectorWriter
-from fetcher.stores.texts import count, open_texts
+from fetcher.stores.texts import count, open_texts, texts_of
 from fetcher.texts.pipeline import Backlog, Line, Unlisted
 from tests.fakes import FakeStop
 from tests.helpers import column, eventually, query
@@ -238,10 +239,14 @@ def test_a_line_that_is_stopped_is_interrupted(texts: Database) -> None:
 
 
 def test_whoever_fills_a_backlog_waits_until_there_is_room_or_nobody_takes_from_it() -> None:
-    for release in (lambda backlog, _: backlog.set(9), lambda backlog, _: backlog.close(), lambda _, stop: stop.set()):
+    for release in (
+        lambda backlog, _: backlog.look(lambda: 9),
+        lambda backlog, _: backlog.close(),
+        lambda _, stop: stop.set(),
+    ):
         stop = Stop()
         backlog = Backlog(10, stop)
-        backlog.set(10)
+        backlog.look(lambda: 10)
         passed = threading.Event()
         thread = threading.Thread(target=lambda backlog=backlog, passed=passed: (backlog.wait(), passed.set()))
         thread.start()
@@ -250,3 +255,60 @@ def test_whoever_fills_a_backlog_waits_until_there_is_room_or_nobody_takes_from_
         release(backlog, stop)
         assert passed.wait(20)
         thread.join()
+
+
+def test_what_waits_is_looked_at_one_after_the_other_so_that_what_was_seen_last_is_the_latest() -> None:
+    backlog = Backlog(10, Stop())
+    looking, go_on = threading.Event(), threading.Event()
+
+    def old() -> int:
+        looking.set()
+        go_on.wait(0.05)
+        return 10
+
+    first = threading.Thread(target=backlog.look, args=[old])
+    first.start()
+    assert looking.wait(20)
+    backlog.look(lambda: 0)
+    first.join()
+    assert backlog.fill == 0.0
+
+
+def test_a_text_that_comes_back_while_it_is_found_gone_stays_due(texts: Database) -> None:
+    queue(texts, ["gone", "back"])
+    writer, other = texts.beside(), texts.beside()
+
+    def gone(some: Sequence[Key]) -> Mapping[Key, Any]:
+        found = texts_of(other.conn, [str(key) for key in some])
+        if not found:
+            # Another stage stores a chunk, and finds that its text is due already.
+            with writer.transaction():
+                writer.conn.execute(
+                    "INSERT INTO documents (number, name, first_seen_at, listed_at) VALUES (1, 'a', 0, 0)"
+                )
+                writer.conn.execute(
+                    "INSERT INTO chunks (id, document, position, text, hash, domain, category)"
+                    " VALUES ('i', 1, 0, 'text', 'back', 'd', 'c')"
+                )
+            other.conn.execute("SELECT 1")
+        return {key: good([key])[key] if key in found else GONE for key in some}
+
+    engine(texts, gone, Stop(), more=iter([True, False]).__next__).run()
+    assert (column(DB, "SELECT hash FROM vectors"), query(DB, "SELECT * FROM work")) == (["back"], [])
+    assert_totals(DB)
+
+
+def test_a_text_of_very_many_places_is_read_once(texts: Database) -> None:
+    with texts.transaction():
+        texts.conn.execute("INSERT INTO documents (number, name, first_seen_at, listed_at) VALUES (1, 'a', 0, 0)")
+        texts.conn.executemany(
+            "INSERT INTO chunks (id, document, position, text, hash, domain, category)"
+            " VALUES (?, 1, ?, ?, 'hash', 'd', 'c')",
+            [(str(number), number, "x" * 1000) for number in range(2000)],
+        )
+    tracemalloc.start()
+    try:
+        assert texts_of(texts.conn, ["hash", "none"]) == {"hash": "x" * 1000}
+        assert tracemalloc.get_traced_memory()[1] < 100_000
+    finally:
+        tracemalloc.stop()

@@ -37,6 +37,19 @@ class Embedder(Protocol):
         ...
 
 
+def name_of(texts: TextSettings) -> str:
+    """The name of the model that is set, known without loading or asking it."""
+    if texts.embedder == "openai":
+        return texts.embed_model
+    if texts.embedder == "wordllama":
+        from fetcher.embedders.local import WordLlama
+
+        return WordLlama.name
+    from fetcher.embedders.function import named
+
+    return named(texts.embedder)
+
+
 def make(texts: TextSettings, settings: Settings, governor: Governor, stop: Stop) -> Embedder:
     """The embedder that is set; all its requests or calls go through `governor`. Raises ConfigurationError."""
     if texts.embedder == "openai":

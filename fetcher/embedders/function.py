@@ -28,7 +28,7 @@ class Function:
 
     def __init__(self, given: str | Callable[..., Any], governor: Governor) -> None:
         self._call = load(given, _SETTING) if isinstance(given, str) else given
-        self.name = given if isinstance(given, str) else _name_of(given)
+        self.name = named(given)
         self._governor = governor
         self._dimension: int | None = None
         _check(self._call, self.name)
@@ -68,7 +68,10 @@ class Function:
         return [packed(each) for each in given]
 
 
-def _name_of(given: Callable[..., Any]) -> str:
+def named(given: str | Callable[..., Any]) -> str:
+    """The name of a function, or what it is named by."""
+    if isinstance(given, str):
+        return given
     module, name = getattr(given, "__module__", None), getattr(given, "__qualname__", type(given).__qualname__)
     return f"{module}:{name}" if module else name
 

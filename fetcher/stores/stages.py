@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import sqlite3
 import time
 from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, field, replace
@@ -27,12 +28,12 @@ from fetcher.model import (
     StoreCounts,
     Work,
 )
-from fetcher.stores.bulk import PARAMETERS, array, for_keys, parts
+from fetcher.stores.bulk import PARAMETERS, array, parts
 from fetcher.stores.database import Database
 from fetcher.stores.file import REFUSED, explained
 from fetcher.stores.runs import Runs, after
 from fetcher.stores.schema import marks
-from fetcher.stores.texts import category_key, changes, count, record_model, touch
+from fetcher.stores.texts import category_key, count, mark_unlisted, record_model, texts_of, touch
 from fetcher.stores.worklist import Worklist
 
 
@@ -242,19 +243,22 @@ class DocumentWriter:
             after = -1
             if chunks:
                 ((after,),) = detail.rows.get("after", ((after,),))
+                if after < 0 and "documents" not in detail.rows:
+                    # From its first piece to its last it is neither what it was nor what it will be.
+                    db.conn.execute(
+                        "UPDATE documents SET version = NULL WHERE number = ? AND version IS NOT NULL", [number]
+                    )
                 rows, queued = rows + len(chunks), queued + self._put(db, source, number, after, chunks)
                 after = chunks[-1][1]
             if "documents" in detail.rows:
                 ((version, length, last),) = detail.rows["documents"]
-                self._cut(db, number, max(after, last))
+                _drop(db, "document = ? AND position > ?", [number, max(after, last)])
                 db.conn.execute(
                     "UPDATE documents SET version = ?, chunks = ?, read_at = ? WHERE number = ?",
                     [version, length, now, number],
                 )
         if batch.gone:
-            numbers = [_document(db, name) for name in batch.gone]
-            changes(db.conn, numbers)
-            for_keys(db.conn, "UPDATE documents SET unlisted_at = ? WHERE number IN ", numbers, now)
+            mark_unlisted(db.conn, [_document(db, name) for name in batch.gone], now)
         return Written(rows, {"embed": queued})
 
     def _put(self, db: Database, source: str, document: int, after: int, chunks: Sequence[Row]) -> int:
@@ -273,39 +277,29 @@ class DocumentWriter:
                 [document, lo, hi],
             )
         }
-        dropped = stored.keys() - {each[1] for each in chunks}
-        if dropped:
-            self._drop(db, document, sorted(dropped))
-            touch(conn, {(stored[position][3], stored[position][4]) for position in dropped})
         wanted = [each for each in chunks if stored.get(each[1]) != (*each[:2], *each[3:])]
+        stale = stored.keys() - {each[1] for each in chunks} | stored.keys() & {each[1] for each in wanted}
+        if stale:
+            _drop(db, f"document = ? AND {_AMONG}", [document, json.dumps(sorted(stale))])
         if not wanted:
             return 0
-        changed = [each for each in wanted if each[1] in stored]
-        if changed:
-            self._forget_words(db, document, [each[1] for each in changed])
-            conn.executemany(
-                "UPDATE chunks SET id = ?, text = ?, hash = ?, domain = ?, category = ?, source_book = ?,"
-                " source_chapter = ? WHERE document = ? AND position = ?",
-                [(each[0], *each[2:], document, each[1]) for each in changed],
-            )
-        for some in parts([each for each in wanted if each[1] not in stored], PARAMETERS // 9):
-            conn.execute(
-                "INSERT INTO chunks (document, id, position, text, hash, domain, category, source_book, source_chapter)"
-                f" VALUES {', '.join([f'({marks(9)})'] * len(some))}",
-                list(chain.from_iterable((document, *each) for each in some)),
-            )
+        for some in parts(wanted, PARAMETERS // 9):
+            try:
+                self._insert(db, document, some)
+            except sqlite3.IntegrityError:
+                self._free(db, document, hi, [each[0] for each in some])
+                self._insert(db, document, some)
         among = f"document = ? AND position BETWEEN {lo} AND {hi}"
         parameters: list[Any] = [document]
         if len(wanted) < len(chunks):
-            among += " AND position IN (SELECT value FROM json_each(?))"
+            among += f" AND {_AMONG}"
             parameters.append(json.dumps([each[1] for each in wanted]))
         conn.execute(
             "INSERT INTO chunks_search (rowid, text, source_chapter)"
             f" SELECT number, text, source_chapter FROM chunks WHERE {among}",
             parameters,
         )
-        touched = {(each[4], each[5]) for each in wanted}
-        touch(conn, touched.union((stored[each[1]][3], stored[each[1]][4]) for each in changed))
+        touch(conn, {(each[4], each[5]) for each in wanted})
         return conn.execute(
             "INSERT OR IGNORE INTO work (source, stage, key, due_at)"
             f" SELECT DISTINCT ?, 'embed', hash, 0 FROM chunks WHERE {among}"
@@ -313,28 +307,26 @@ class DocumentWriter:
             [source, *parameters],
         ).rowcount
 
-    def _cut(self, db: Database, document: int, last: int) -> None:
-        """Take out the chunks of a document behind its last position."""
-        found = db.conn.execute(
-            "SELECT position, domain, category FROM chunks WHERE document = ? AND position > ?", [document, last]
-        ).fetchall()
-        if found:
-            self._drop(db, document, [each[0] for each in found])
-            touch(db.conn, {(domain, category) for _, domain, category in found})
-
-    def _drop(self, db: Database, document: int, positions: Sequence[int]) -> None:
-        self._forget_words(db, document, positions)
-        statement = "DELETE FROM chunks WHERE document = ? AND position IN "
-        for_keys(db.conn, statement, positions, document)
-
-    def _forget_words(self, db: Database, document: int, positions: Sequence[int]) -> None:
-        """Take chunks out of the full-text search, word for word as they went in, before they change."""
+    def _insert(self, db: Database, document: int, chunks: Sequence[Row]) -> None:
         db.conn.execute(
-            "INSERT INTO chunks_search (chunks_search, rowid, text, source_chapter)"
-            " SELECT 'delete', number, text, source_chapter FROM chunks"
-            " WHERE document = ? AND position IN (SELECT value FROM json_each(?))",
-            [document, json.dumps(positions)],
+            "INSERT INTO chunks (document, id, position, text, hash, domain, category, source_book, source_chapter)"
+            f" VALUES {', '.join([f'({marks(9)})'] * len(chunks))}",
+            list(chain.from_iterable((document, *each) for each in chunks)),
         )
+
+    def _free(self, db: Database, document: int, hi: int, ids: Sequence[str]) -> None:
+        """Take out chunks of these ids that only stood there before: behind `hi`, or in documents that are no more."""
+        theirs = "document IN (SELECT number FROM documents WHERE unlisted_at IS NOT NULL) AND number IN"
+        held = "(SELECT chunks.number FROM chunks WHERE id IN (SELECT value FROM json_each(?)))"
+        names = json.dumps(ids)
+        # Should one come back, it is read anew.
+        db.conn.execute(
+            "UPDATE documents SET version = NULL WHERE unlisted_at IS NOT NULL AND number != ? AND number IN"
+            " (SELECT document FROM chunks WHERE id IN (SELECT value FROM json_each(?)))",
+            [document, names],
+        )
+        _drop(db, f"document != ? AND {theirs} {held}", [document, names])
+        _drop(db, f"document = ? AND position > ? AND number IN {held}", [document, hi, names])
 
 
 class VectorWriter:
@@ -344,20 +336,19 @@ class VectorWriter:
 
     def __init__(self, model: Callable[[], tuple[str, int]]) -> None:
         self._model = model
-        self._recorded = False
 
     def write(self, db: Database, source: str, batch: Batch, now: int) -> Written:  # noqa: ARG002 - the contract
-        """Put in the vectors."""
-        if batch.details and not self._recorded:
+        """Put in the vectors; a text that was gone and stands somewhere again by now stays due."""
+        if batch.details:
             record_model(db, *self._model(), now)
-            self._recorded = True
         vectors = sorted(chain.from_iterable(each.rows["vectors"] for each in batch.details.values()))
         for some in parts(vectors, PARAMETERS // 2):
             db.conn.execute(
                 f"INSERT OR REPLACE INTO vectors (hash, vector) VALUES {', '.join(['(?, ?)'] * len(some))}",
                 list(chain.from_iterable(some)),
             )
-        return Written(len(vectors))
+        back = texts_of(db.conn, [str(key) for key in batch.gone])
+        return Written(len(vectors), kept=frozenset(back))
 
 
 class CategoryWriter:
@@ -377,6 +368,23 @@ class CategoryWriter:
             if now_at > state:
                 kept.add(category_key(domain, category))
         return Written(len(batch.details), kept=frozenset(kept))
+
+
+_AMONG = "position IN (SELECT value FROM json_each(?))"
+
+
+def _drop(db: Database, where: str, parameters: Sequence[Any]) -> None:
+    """Take out chunks: from the full-text search, word for word as they went in, and from their table."""
+    touched = db.conn.execute(f"SELECT DISTINCT domain, category FROM chunks WHERE {where}", parameters).fetchall()
+    if not touched:
+        return
+    db.conn.execute(
+        "INSERT INTO chunks_search (chunks_search, rowid, text, source_chapter)"
+        f" SELECT 'delete', number, text, source_chapter FROM chunks WHERE {where}",
+        parameters,
+    )
+    db.conn.execute(f"DELETE FROM chunks WHERE {where}", parameters)
+    touch(db.conn, touched)
 
 
 def _document(db: Database, name: Key) -> int:

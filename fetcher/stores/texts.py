@@ -158,6 +158,14 @@ def enlist(db: Database, source: str, stage: str, documents: Collection[tuple[st
             [(name, item, now, now) for name, _, item in documents],
         )
         changes(conn, back)
+        queued = for_keys(
+            conn,
+            "INSERT OR IGNORE INTO work (source, stage, key, due_at) SELECT DISTINCT ?, 'embed', hash, 0 FROM chunks"
+            " WHERE NOT EXISTS (SELECT 1 FROM vectors WHERE vectors.hash = chunks.hash) AND document IN ",
+            back,
+            source,
+        )
+        count(conn, source, "embed", work=queued)
         wanted = sorted(name for name, version, _ in documents if known.get(name) != version)
         again = Worklist(conn, source).make_due(stage, wanted)
         added = conn.executemany(
@@ -203,9 +211,47 @@ def unlist(db: Database, folder: str, now: int) -> int:
             " WHERE name >= ? || '/' AND name < ? || '0' AND unlisted_at IS NULL AND listed_at < ?",
             [folder, folder, now],
         )
-        for_keys(db.conn, "UPDATE documents SET unlisted_at = ? WHERE number IN ", found, now)
-        changes(db.conn, found)
+        mark_unlisted(db.conn, found, now)
     return len(found)
+
+
+def mark_unlisted(conn: sqlite3.Connection, documents: Sequence[int], now: int) -> None:
+    """These documents are no more since `now` (Unix seconds), and nothing of them is in its category."""
+    for_keys(conn, "UPDATE documents SET unlisted_at = ? WHERE number IN ", documents, now)
+    changes(conn, documents)
+
+
+def forget_lost(db: Database, source: str) -> None:
+    """Forget what is left to do, or failed for good, of documents that are no more, and of texts that stand nowhere.
+
+    Should they come back, all of it is to be done.
+    """
+    conn, work = db.conn, Worklist(db.conn, source)
+    stages = conn.execute("SELECT stage, work, parked FROM stages WHERE source = ?", [source]).fetchall()
+    found = {stage: (due, parked) for stage, due, parked in stages}
+    with db.transaction():
+        for stage in READS:
+            if any(found.get(stage, ())):
+                lost = conn.execute(
+                    "SELECT key, due_at IS NULL, number FROM work JOIN documents ON name = key"
+                    " WHERE source = ? AND stage = ? AND unlisted_at IS NOT NULL",
+                    [source, stage],
+                ).fetchall()
+                for_keys(conn, "UPDATE documents SET version = NULL WHERE number IN ", [each[2] for each in lost])
+                work.forget(stage, [each[0] for each in lost])
+                parked = sum(each[1] for each in lost)
+                count(conn, source, stage, work=parked - len(lost), parked=-parked)
+        if found.get("embed", (0, 0))[1]:
+            texts = [
+                key
+                for (key,) in conn.execute(
+                    "SELECT key FROM work WHERE source = ? AND stage = 'embed' AND outcome IS NOT NULL"
+                    " AND due_at IS NULL AND NOT EXISTS (SELECT 1 FROM chunks JOIN documents"
+                    " ON documents.number = document WHERE hash = key AND unlisted_at IS NULL)",
+                    [source],
+                )
+            ]
+            count(conn, source, "embed", parked=-work.forget("embed", texts))
 
 
 def changes(conn: sqlite3.Connection, documents: Sequence[int]) -> None:
@@ -250,9 +296,14 @@ def category_key(domain: str, category: str) -> str:
 
 def texts_of(conn: sqlite3.Connection, hashes: Sequence[str]) -> Mapping[str, str]:
     """The texts of these hashes; those that no chunk has any more are left out."""
-    return dict(
-        array_for_keys(conn, "SELECT json_group_array(json_array(hash, text)) FROM chunks WHERE hash IN ", hashes)
+    # One text may stand in very many places.
+    found = array(
+        conn,
+        "SELECT json_group_array(json_array(value, (SELECT text FROM chunks WHERE hash = value LIMIT 1)))"
+        " FROM json_each(?)",
+        [json.dumps(hashes)],
     )
+    return {hash_: text for hash_, text in found if text is not None}
 
 
 def place_of(conn: sqlite3.Connection, stage: str, key: Key) -> str | None:
@@ -285,9 +336,10 @@ def record_model(db: Database, name: str, dimension: int, now: int) -> None:
         raise other_model(db.path, recorded, name, dimension)
 
 
-def other_model(path: Path, recorded: tuple[str, int], name: str, dimension: int) -> ConfigurationError:
+def other_model(path: Path, recorded: tuple[str, int], name: str, dimension: int | None = None) -> ConfigurationError:
     """Vectors of two models cannot be compared."""
+    size = "" if dimension is None else f" ({dimension})"
     return ConfigurationError(
-        f"the vectors of {path} are of {recorded[0]} ({recorded[1]} dimensions), not of {name} ({dimension}):"
+        f"the vectors of {path} are of {recorded[0]} ({recorded[1]} dimensions), not of {name}{size}:"
         " set EMBEDDER and EMBED_MODEL to those, or name another database"
     )

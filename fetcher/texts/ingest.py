@@ -23,6 +23,7 @@ from fetcher.metrics import Latency
 from fetcher.mirror import kind_of
 from fetcher.model import Key, Latencies, Outcome, Plan, Progress, Stage, Summary
 from fetcher.settings import Settings, load
+from fetcher.sources.files.names import text_of
 from fetcher.stop import Stop
 from fetcher.stores.database import Database
 from fetcher.stores.stages import CategoryWriter, DocumentWriter, StageStore, VectorWriter, Writer
@@ -31,9 +32,11 @@ from fetcher.stores.texts import (
     STAGES,
     enlist,
     enlist_categories,
+    forget_lost,
     keep_listed,
     listing_time,
     open_texts,
+    other_model,
     recorded_model,
     unlist,
     unpark,
@@ -274,6 +277,10 @@ class _Run:
             warn=log.warning,
             allow_network=self._settings.allow_network_file_system,
         )
+        recorded, name = recorded_model(self._db.conn), embedders.name_of(self._texts)
+        if recorded is not None and recorded[0] != name:
+            self._db.close()
+            raise other_model(self._path, recorded, name)
 
     def _items(self) -> Items:
         """The items of the mirror. Raises StoreError, ConfigurationError."""
@@ -297,7 +304,7 @@ class _Run:
                     keep_listed(self._db, each.name, now)
         for root in roots:
             folder = os.path.abspath(os.fspath(root))  # noqa: PTH100 - links are followed by nobody here
-            self._vanished += unlist(self._db, folder, now)
+            self._vanished += unlist(self._db, text_of(folder).rstrip("/"), now)
 
     def _enlist_items(self, items: Items) -> None:
         now = listing_time(self._db.conn, int(self._stop.time()))
@@ -316,7 +323,7 @@ class _Run:
     def _backlog(self) -> Backlog:
         texts = self._texts
         backlog = Backlog(_AHEAD * texts.max_embed_concurrency_max * texts.embed_batch_size, self._stop)
-        backlog.set(self._work("embed"))
+        backlog.look(lambda: self._work("embed"))
         return backlog
 
     def _work(self, stage: str, db: Database | None = None) -> int:
@@ -352,7 +359,7 @@ class _Run:
 
         def on_batch(_: object) -> None:
             nonlocal looked
-            backlog.set(self._work("embed", db))
+            backlog.look(lambda: self._work("embed", db))
             self._line.wake("embed")
             if self._out is not None and time.monotonic() - looked >= _LOOK_SECONDS:
                 looked = time.monotonic()
@@ -417,7 +424,7 @@ class _Run:
             governor,
             self._stop,
             self._plan(texts.max_embed_concurrency_max, settings.db_batch_size),
-            on_batch=lambda _: backlog.set(self._work("embed", db)),
+            on_batch=lambda _: backlog.look(lambda: self._work("embed", db)),
             on_progress=self._note("embed"),
             more=lambda: self._line.goes_on(*READS),
         )
@@ -451,10 +458,14 @@ class _Run:
         try:
             if reads or self._work("embed"):
                 self._add_embed(backlog)
-            if self._out is not None and (enlist_categories(self._db, self._source, everything=True) or reads):
-                self._add_aggregate(self._out)
+            if self._out is not None:
+                enlist_categories(self._db, self._source, everything=True)
+                if reads or self._work("aggregate"):
+                    self._add_aggregate(self._out)
             try:
-                return self._summary(self._line.run(lambda: self._tell(backlog)), backlog)
+                stages = self._line.run(lambda: self._tell(backlog))
+                forget_lost(self._db, self._source)
+                return self._summary(stages, backlog)
             except FetcherError as error:
                 if isinstance(error.summary, Mapping):
                     error.summary = self._summary(error.summary, backlog)

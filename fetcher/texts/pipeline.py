@@ -72,10 +72,10 @@ class Backlog:
         self._size = 0
         self._open = True
 
-    def set(self, size: int) -> None:
-        """So much waits now."""
+    def look(self, size: Callable[[], int]) -> None:
+        """See how much waits now; one after the other, so that what was seen last is the latest."""
         with self._changed:
-            self._size = size
+            self._size = size()
             self._changed.notify_all()
 
     def wait(self) -> None:
@@ -154,10 +154,13 @@ class Line:
                 while thread.is_alive():
                     thread.join(TICK_SECONDS)
                     on_tick()
-        except KeyboardInterrupt:
+        except BaseException as error:
+            # They use what the caller is about to close.
             self._stop.set()
             for thread in threads:
                 thread.join()
+            if not isinstance(error, KeyboardInterrupt):
+                raise
         real = [error for error in errors if not isinstance(error, Interrupted)]
         if real:
             if isinstance(real[0], FetcherError):

@@ -58,7 +58,7 @@ class Reading:
         try:
             rows = through(self._governor, lambda: next(pieces, None))
         except RequestFailed as error:
-            if not count or not error.lasting:
+            if not count or not error.lasting or error.outcome is Outcome.GONE:
                 raise
             # What came is kept, and is not read again until the document changes.
             flaw = str(error)
