@@ -23,7 +23,7 @@ from fetcher.engine import Engine
 from fetcher.errors import RequestFailed
 from fetcher.model import Outcome
 from fetcher.simulator import Answer, EmbeddingsWorld, Limit, Profile, Share, Simulator, World
-from fetcher.stores.stages import VectorWriter
+from fetcher.stores.stages import DocumentWriter, VectorWriter
 from fetcher.texts.chunk import Chunk, chunk_id, text_hash
 from fetcher.texts.ingest import TextSummary, embed, ingest
 from fetcher.texts.reader import Reader
@@ -561,6 +561,28 @@ def test_a_stop_ends_all_stages_and_the_next_run_goes_on(tmp_path: Path) -> None
     assert_whole(db)
 
 
+def test_a_stop_is_heeded_while_folders_without_any_text_are_looked_through(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    write_lines(tmp_path / "in" / "0" / "a.txt", "one"), run(tmp_path / "in", tmp_path / "t.db")
+    (tmp_path / "in" / "0" / "a.txt").unlink()
+    for number in range(1, 50):
+        (tmp_path / "in" / str(number)).mkdir()
+    stop, look, looked = Stop(), os.scandir, []
+
+    def counted(path: Any) -> Any:
+        looked.append(path)
+        if len(looked) == 10:
+            stop.set()
+        return look(path)
+
+    monkeypatch.setattr(os, "scandir", counted)
+    with pytest.raises(Interrupted):
+        run(tmp_path / "in", tmp_path / "t.db", stop=stop)
+    assert len(looked) == 10
+    assert column(tmp_path / "t.db", "SELECT unlisted_at FROM documents") == [None], "not all was looked at"
+
+
 def test_an_error_of_one_stage_ends_the_others_and_is_what_is_raised(tmp_path: Path) -> None:
     file, db = write_lines(tmp_path / "a.txt", *map(str, range(2000))), tmp_path / "t.db"
 
@@ -621,6 +643,25 @@ def test_a_folder_whose_name_is_no_utf8_is_a_folder(tmp_path: Path) -> None:
     (folder / "b.txt").unlink()
     assert run(folder, db).vanished == 1
     assert_whole(db)
+
+
+def test_what_another_ingest_has_left_is_not_read_in_the_way_of_this_one(tmp_path: Path) -> None:
+    first, second, db = tmp_path / "first", tmp_path / "second", tmp_path / "t.db"
+    for number in range(5):
+        (
+            write_lines(first / f"{number}.txt", f"first {number}"),
+            write_lines(second / f"{number}.txt", f"second {number}"),
+        )
+    with mock.patch.object(DocumentWriter, "write", side_effect=StoreError("killed")), pytest.raises(StoreError):
+        run(first, db, domain="of the first")
+    (first / "4.txt").unlink()
+    summary = run(second, db, domain="of the second")
+    assert (summary.documents, summary.unread, summary.exit_code) == (5, 5, 3)
+    assert column(db, "SELECT DISTINCT domain FROM chunks") == ["of the second"]
+    summary = run(first, db, domain="of the first")
+    assert (summary.documents, summary.unread, summary.exit_code) == (4, 0, 0)
+    assert query(db, "SELECT domain, count(*) FROM chunks GROUP BY 1") == [("of the first", 4), ("of the second", 5)]
+    assert_totals(db)
 
 
 # --- windows ------------------------------------------------------------------------------------------

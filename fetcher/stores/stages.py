@@ -66,15 +66,20 @@ class StageStore:
         writer: Writer,
         clock: Callable[[], float],
         on_commit: Callable[[int, float], None] = lambda _rows, _seconds: None,
+        *,
+        among: str = "1",
     ) -> None:
-        """`on_commit` is told after each transaction how many rows it wrote, in how many seconds."""
+        """`on_commit` is told after each transaction how many rows it wrote, in how many seconds.
+
+        `among` is a condition (SQL) on the keys that are claimed.
+        """
         self._db = db
         self._conn = db.conn
         self._source = source
         self._writer = writer
         self._clock = clock
         self._on_commit = on_commit
-        self._work = Worklist(db.conn, source)
+        self._work = Worklist(db.conn, source, among)
         self._runs = Runs(db, source, clock, writer.stage)
 
     def counts(self) -> StoreCounts:

@@ -182,6 +182,11 @@ def listing_time(conn: sqlite3.Connection, now: int) -> int:
     return now if last is None else max(now, last + 1)
 
 
+def listed_since(now: int) -> str:
+    """The condition (SQL) on the names of documents that they were listed since `now` (Unix seconds)."""
+    return f"EXISTS (SELECT 1 FROM documents WHERE name = key AND listed_at >= {now})"
+
+
 def keep_listed(db: Database, folder: str, now: int) -> None:
     """Nobody can tell what is below this folder: what was there before counts as listed at `now` (Unix seconds)."""
     with db.transaction():

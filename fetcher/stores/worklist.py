@@ -16,11 +16,15 @@ _DUE_AGAIN = "UPDATE work SET due_at = 0, attempts = 0, outcome = NULL, error = 
 
 
 class Worklist:
-    """Work of one source; what writes does so within the transaction of whoever calls."""
+    """Work of one source; what writes does so within the transaction of whoever calls.
 
-    def __init__(self, conn: sqlite3.Connection, source: str) -> None:
+    `among` is a condition (SQL) on the keys that are claimed: what does not meet it stays due.
+    """
+
+    def __init__(self, conn: sqlite3.Connection, source: str, among: str = "1") -> None:
         self._conn = conn
         self._source = source
+        self._among = among
 
     def claim(
         self, stage: str, most: int, order: Order, bounds: Interval | None, skip: Collection[Key], now: float
@@ -29,7 +33,8 @@ class Worklist:
 
         When there are fewer, also when the next one is due (Unix seconds), None when nothing waits.
         """
-        within = f"source = ? AND stage = ?{' AND key BETWEEN ? AND ?' if bounds else ''} AND due_at IS NOT NULL"
+        between = " AND key BETWEEN ? AND ?" if bounds else ""
+        within = f"source = ? AND stage = ?{between} AND due_at IS NOT NULL AND {self._among}"
         where = [self._source, stage, *([bounds.lo, bounds.hi] if bounds else [])]
         found: list[Work] = []
         below = 2**31

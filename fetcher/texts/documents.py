@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import stat
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 
 from fetcher.errors import ConfigurationError
@@ -26,15 +26,16 @@ class Document:
     mtime_ns: int
 
 
-def scan(paths: Iterable[str | os.PathLike[str]]) -> Iterator[Document]:
+def scan(paths: Iterable[str | os.PathLike[str]], on_folder: Callable[[], object] = lambda: None) -> Iterator[Document]:
     """Every document at or below the paths, each once; within a folder in the order of names.
 
     A file that is named is one whatever it is called. In folders those count whose names end as texts do (`SUFFIXES`),
     and what is hidden does not. Linked folders come last; one that was listed already, or holds the link, is left out.
+    `on_folder` is called at each folder: where there are many and few texts in them, it may end the scan by raising.
     Raises ConfigurationError when a path is not there, before the first document.
     """
     roots = list(dict.fromkeys(os.path.abspath(os.fspath(path)) for path in paths))  # noqa: PTH100
-    return _scan([(root, _looked_at(root)) for root in roots])
+    return _scan([(root, _looked_at(root)) for root in roots], on_folder)
 
 
 def _looked_at(root: str) -> os.stat_result:
@@ -50,7 +51,7 @@ def _looked_at(root: str) -> os.stat_result:
     return found
 
 
-def _scan(roots: list[tuple[str, os.stat_result]]) -> Iterator[Document]:
+def _scan(roots: list[tuple[str, os.stat_result]], on_folder: Callable[[], object]) -> Iterator[Document]:
     # Files that are named and stand in a folder that is named as well are listed once.
     named = {root for root, found in roots if not stat.S_ISDIR(found.st_mode)}
     folders: set[tuple[int, int]] = set()
@@ -58,12 +59,12 @@ def _scan(roots: list[tuple[str, os.stat_result]]) -> Iterator[Document]:
         if root in named:
             yield _document(root, found)
         else:
-            for each in _below(root, folders):
+            for each in _below(root, folders, on_folder):
                 if each.path not in named:
                     yield each
 
 
-def _below(root: str, seen: set[tuple[int, int]]) -> Iterator[Document]:
+def _below(root: str, seen: set[tuple[int, int]], on_folder: Callable[[], object]) -> Iterator[Document]:
     """The documents of a folder, and of those in it that were not `seen`."""
     folders, links = [root], list[str]()
     while folders or links:
@@ -72,6 +73,7 @@ def _below(root: str, seen: set[tuple[int, int]]) -> Iterator[Document]:
             links.sort(reverse=True)
             folders.append(links.pop())
         folder = folders.pop()
+        on_folder()
         try:
             about = os.stat(folder)  # noqa: PTH116
             if (about.st_dev, about.st_ino) in seen:

@@ -34,6 +34,7 @@ from fetcher.stores.texts import (
     enlist_categories,
     forget_lost,
     keep_listed,
+    listed_since,
     listing_time,
     open_texts,
     other_model,
@@ -89,7 +90,8 @@ class TextProgress:
 class TextSummary:
     """How a run ended, by stage; `parked` counts what failed for good, `files` those written anew.
 
-    `unread` are documents that are still to be read: a run that only embeds reads none.
+    `unread` are documents that are still to be read: a run that only embeds reads none, and one that ingests reads
+    those that it was asked for.
     """
 
     stages: Mapping[str, Summary]
@@ -229,17 +231,17 @@ class _Run:
 
     def ingest(self, roots: list[str | os.PathLike[str]]) -> TextSummary:
         # All that can be wrong with what was asked for is said before there is a database.
-        documents = scan(roots)
+        documents = scan(roots, self._refuse_to_go_on)
         with Reader(self._texts.reader_processes, self._options) as reader:
             self._stop.on_set(reader.close)
             self._open()
             try:
-                self._enlist_documents(roots, documents)
+                # What another ingest has left is not read as this one reads.
+                among = listed_since(self._enlist_documents(roots, documents))
                 backlog, governor = self._backlog(), self._local_governor(self._texts.reader_processes)
                 run = Reading(reader, self._options, governor, backlog).run
-                self._add_read(
-                    Stage("read", run, holds=True), governor, backlog, max(1, self._settings.db_batch_size // 10)
-                )
+                batch_size = max(1, self._settings.db_batch_size // 10)
+                self._add_read(Stage("read", run, holds=True), governor, backlog, batch_size, among)
                 return self._go(backlog)
             finally:
                 self._db.close()
@@ -290,7 +292,8 @@ class _Run:
             raise ConfigurationError(f"the items of {kind.name} have no texts that are searched: nothing to embed")
         return found
 
-    def _enlist_documents(self, roots: list[str | os.PathLike[str]], documents: Iterable[Document]) -> None:
+    def _enlist_documents(self, roots: list[str | os.PathLike[str]], documents: Iterable[Document]) -> int:
+        """Make due what is to be read; returns when it is said to be listed (Unix seconds)."""
         now = listing_time(self._db.conn, int(self._stop.time()))
         found = iter(documents)
         while some := list(islice(found, _SCANNED)):
@@ -305,6 +308,7 @@ class _Run:
         for root in roots:
             folder = os.path.abspath(os.fspath(root))  # noqa: PTH100 - links are followed by nobody here
             self._vanished += unlist(self._db, text_of(folder).rstrip("/"), now)
+        return now
 
     def _enlist_items(self, items: Items) -> None:
         now = listing_time(self._db.conn, int(self._stop.time()))
@@ -351,7 +355,7 @@ class _Run:
             min_free=settings.min_free_disk_mb * 1_000_000,
         )
 
-    def _add_read(self, stage: Stage, governor: Governor, backlog: Backlog, batch_size: int) -> None:
+    def _add_read(self, stage: Stage, governor: Governor, backlog: Backlog, batch_size: int, among: str = "1") -> None:
         if not self._work(stage.name):
             return
         db = self._db.beside()
@@ -373,7 +377,7 @@ class _Run:
         engine = Engine(
             Unlisted(),
             stage,
-            self._store(db, DocumentWriter(stage.name)),
+            self._store(db, DocumentWriter(stage.name), among),
             governor,
             self._stop,
             self._plan(self._texts.reader_processes if stage.name == "read" else 1, batch_size),
@@ -510,8 +514,8 @@ class _Run:
             progress=self._tell(backlog),
         )
 
-    def _store(self, db: Database, writer: Writer) -> StageStore:
-        return StageStore(db, self._source, writer, self._stop.time, self._committed)
+    def _store(self, db: Database, writer: Writer, among: str = "1") -> StageStore:
+        return StageStore(db, self._source, writer, self._stop.time, self._committed, among=among)
 
     def _committed(self, rows: int, seconds: float) -> None:
         with self._lock:
