@@ -119,6 +119,11 @@ class Governor:
                 self._changed.notify_all()
             return meant
 
+    def told(self, allowance: int, left: int, reset: float) -> None:
+        """The host has said how many requests are left of its allowance, and after how many seconds all of it is."""
+        with self._changed:
+            self._limits.told(self._stop.now(), allowance, left, reset)
+
     def abandon(self, ticket: Ticket) -> None:
         """Take back a request that was never answered: its connection was stale, or the run ends."""
         with self._changed:

@@ -81,6 +81,9 @@ class Limits:
         self._ended = 0
         self._idle_since = -math.inf
         self._recent_503: deque[tuple[float, int]] = deque(maxlen=BURST_OF_503)
+        self._began_at = -math.inf
+        self._told_interval = 0.0
+        self._told_until = -math.inf
         self._keep_pace()
 
     def wait(self, now: float, *, first: bool = False) -> float | None:
@@ -111,8 +114,25 @@ class Limits:
         pace.began(now, used=waited)
         if pace.rate != self._rate:
             self._keep_pace()
-        self.next_start = now - late + self._interval
+        self._began_at = now - late
+        self.next_start = self._began_at + self._interval
+        if now < self._told_until:
+            self.next_start = max(self.next_start, self._began_at + self._told_interval)
         return Ticket(now, probe)
+
+    def told(self, now: float, allowance: int, left: int, reset: float) -> None:
+        """The host has said that `left` requests of its `allowance` are left, all of it again in `reset` seconds.
+
+        Starts are spaced so that what is left lasts until then. A bucket that fills again at the same time settles at
+        that rate, with what is under way to spare; while nothing is left, it is half the rate at which it fills.
+        """
+        if reset <= 0 or left >= allowance:
+            self._told_until = now
+            return
+        rate = max((left - self.in_flight) / reset, 0.5 * (allowance - left) / reset)
+        self._told_interval = min(1.0 / rate, self._max_pause)
+        self._told_until = now + reset
+        self.next_start = max(self.next_start, self._began_at + self._told_interval)
 
     def end(
         self, ticket: Ticket, now: float, outcome: Outcome, *, status: int | None, retry_after: float | None

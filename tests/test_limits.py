@@ -433,3 +433,70 @@ def test_only_what_has_changed_notably_is_written_again() -> None:
     assert Learned(46.0, 6.0, False, 10.0, 1.0).differs(one)
     assert Learned(None, 6.0, False, 10.0, 1.0).differs(one)
     assert Learned(40.0, 6.0, True, 10.0, 1.0).differs(one)
+
+
+# What the host says of its allowance
+
+
+def asked_as_told(rate: float, burst: int, latency: float, workers: int, seconds: float) -> tuple[int, int]:
+    """(answered, refused) of a token bucket that says with each answer what is left of it."""
+    used = limits(workers=workers, least=workers, first=workers)
+    tokens, filled_at, now = float(burst), 0.0, 0.0
+    flying: list[tuple[float, Any, bool, int, float]] = []
+    answered = refused = 0
+    while now < seconds:
+        wait = used.wait(now)
+        if wait is not None and wait <= 0:
+            tokens, filled_at = min(burst, tokens + (now - filled_at) * rate), now
+            allowed = tokens >= 1
+            tokens -= allowed
+            flying.append((now + latency, used.begin(now, waited=True), allowed, int(tokens), (burst - tokens) / rate))
+            continue
+        ends = flying[0][0] if flying else math.inf
+        now = min(ends, math.inf if wait is None else now + wait)
+        if flying and now >= ends:
+            _, ticket, allowed, left, reset = flying.pop(0)
+            outcome = Outcome.OK if allowed else Outcome.LIMITED
+            used.end(ticket, now, outcome, status=200 if allowed else 429, retry_after=None if allowed else 1.0)
+            used.told(now, burst, left, reset)
+            answered, refused = answered + allowed, refused + (not allowed)
+    return answered, refused
+
+
+@pytest.mark.parametrize(
+    ("rate", "burst", "latency", "workers"),
+    [(20, 20, 0.2, 20), (20, 20, 0.05, 10), (5, 60, 0.3, 20), (200, 200, 0.1, 50)],
+)
+def test_a_host_that_says_what_is_left_is_used_well_and_hardly_ever_refuses(
+    rate: float, burst: int, latency: float, workers: int
+) -> None:
+    answered, refused = asked_as_told(rate, burst, latency, workers, 20.0)
+    assert answered >= 0.95 * rate * 20
+    assert refused <= 0.005 * answered
+
+
+def test_what_a_host_said_holds_until_its_allowance_is_whole_again() -> None:
+    used = limits()
+    used.begin(0.0, waited=True)
+    used.told(0.1, 100, 0, 10.0)
+    assert used.wait(0.1) == pytest.approx(0.1), "half of what fills up in the meantime: 5 a second"
+    used.begin(0.2, waited=True)
+    assert used.next_start == pytest.approx(0.4)
+    used.begin(20.0, waited=True)
+    assert used.next_start < 20.1, "that was long ago"
+    used.told(20.0, 100, 100, 0.0)
+    assert used.next_start < 20.1
+
+
+@given(
+    allowance=st.integers(0, 10**6),
+    left=st.integers(0, 10**6),
+    reset=st.floats(0, 1e6),
+    in_flight=st.integers(1, 5),
+)
+def test_whatever_a_host_says_requests_go_on(allowance: int, left: int, reset: float, in_flight: int) -> None:
+    used = limits(least=WORKERS)
+    for _ in range(in_flight):
+        used.begin(0.0, waited=True)
+    used.told(1.0, allowance, min(left, allowance), reset)
+    assert used.wait(1.0 + min(2 * reset, 300.0) + 1.0) <= 0

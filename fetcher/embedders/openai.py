@@ -87,6 +87,8 @@ class OpenAI:
             answer = self._client.ask(self._url, _parse, body=body)
         except RequestFailed as error:
             raise self._explained(error) from None
+        if (allowance := _allowance(answer.headers)) is not None:
+            self._client.governor.told(*allowance)
         try:
             vectors = checked(_in_order(answer), len(texts), self._dimension)
         except Unusable as error:
@@ -168,6 +170,16 @@ def _judged(status: int, headers: Mapping[str, str], data: Any) -> Outcome | tup
     if status in (402, 404, 405, 410, 429) or code == "model_not_found":
         return Outcome.DENIED
     return Outcome.UNAVAILABLE if status in _PASSING else None
+
+
+def _allowance(headers: Mapping[str, str]) -> tuple[int, int, float] | None:
+    """How many requests the API allows, how many are left, and seconds until all are; None where it does not say."""
+    try:
+        most, left = (int(headers[f"x-ratelimit-{what}-requests"]) for what in ("limit", "remaining"))
+        reset = _duration(headers["x-ratelimit-reset-requests"])
+    except (KeyError, ValueError):
+        return None
+    return (most, left, reset) if reset is not None and 0 <= left <= most else None
 
 
 def _seconds_left(headers: Mapping[str, str]) -> float | None:
