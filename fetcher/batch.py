@@ -18,13 +18,17 @@ BROUGHT_PER_DETAIL = 5
 
 @dataclass(slots=True)
 class OpenBatch:
-    """What has come and is not committed yet; `since` when (monotonic seconds), None while nothing has."""
+    """What has come and is not committed yet; `since` when (monotonic seconds), None while nothing has.
+
+    `pieces` is the weight, in details, of what came in pieces.
+    """
 
     pages: list[Page] = field(default_factory=list)
     parts: list[tuple[Key, Detail]] = field(default_factory=list)
     details: dict[Key, Detail] = field(default_factory=dict)
     gone: list[Key] = field(default_factory=list)
     failures: list[Failure] = field(default_factory=list)
+    pieces: float = 0
     bytes: int = 0
     since: float | None = None
 
@@ -37,9 +41,8 @@ class OpenBatch:
     def weight(self) -> float:
         """How full it is, in details."""
         listed = sum(len(page.rows) for page in self.pages)
-        pieces = sum(len(rows) for _, part in self.parts for rows in part.rows.values())
         details = len(self.details) + len(self.gone) + len(self.failures)
-        return max(details + self.brought / BROUGHT_PER_DETAIL, (listed + pieces) / LISTED_PER_DETAIL)
+        return max(details + self.brought / BROUGHT_PER_DETAIL, listed / LISTED_PER_DETAIL + self.pieces)
 
     def full(self, now: float, plan: Plan) -> bool:
         """Whether it is large or old enough to be written."""

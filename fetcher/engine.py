@@ -8,7 +8,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
-from fetcher.batch import OpenBatch
+from fetcher.batch import LISTED_PER_DETAIL, OpenBatch
 from fetcher.calls import About, Asked, Calls, Due
 from fetcher.contracts import Source, Store
 from fetcher.errors import FetcherError, Interrupted, RemoteError, RequestFailed, Stopped, StoreError
@@ -265,6 +265,9 @@ class Engine:
                 continue  # The database has refused a piece of it: it is a failure, whatever else comes of it.
             if isinstance(result, Detail):
                 batch.bytes += result.size
+                if self._stage.holds or result.rest is not None:
+                    rows = sum(map(len, result.rows.values()))
+                    batch.pieces += rows if self._stage.holds else rows / LISTED_PER_DETAIL
                 self._known = key
                 self._heard(began)
                 if result.notes:

@@ -138,6 +138,8 @@ class Listings:
 
     def _go_on(self, listing: Listing, walk: Walk | None) -> None:
         listing.attempts = 0
+        if listing not in self.under_way:
+            return  # The listing was given up while this page was on its way.
         if walk is not None:
             listing.walk = walk
             listing.due = self._stop.now() + self._plan.delay

@@ -17,7 +17,7 @@ from fetcher.texts.settings import TextSettings
 
 
 @click.command(epilog=EXIT_CODES)
-@click.argument("paths", nargs=-1, required=True, metavar="PATH... DB", type=click.Path(path_type=Path))
+@click.argument("paths", nargs=-1, required=True, metavar="PATH... DB", type=click.Path())
 @click.option(
     "--aggregate", type=click.Path(path_type=Path), metavar="DIR", help="keep a JSON file for each category in DIR"
 )
@@ -30,7 +30,7 @@ from fetcher.texts.settings import TextSettings
 @partial(setting_options, models=[TextSettings])
 @running_options
 def ingest(
-    paths: tuple[Path, ...],
+    paths: tuple[str, ...],
     aggregate: Path | None,
     config: Path | None,
     report: Path | None,
@@ -43,9 +43,10 @@ def ingest(
     Text, Markdown, HTML, EPUB, JSON and NDJSON are read, packed or not. Run it again to go on, or to bring DB up to
     date: what has not changed is not read again, and no text is embedded twice.
     """
-    *roots, db = paths
-    if not roots:
+    *roots, last = paths
+    if not roots or not last:
         raise ConfigurationError("name what is to be read, and the database last: fetcher ingest PATH... DB")
+    db = Path(last)
     if db.is_dir():
         raise ConfigurationError(f"{db} is a folder: name the database last, fetcher ingest PATH... DB")
     return follow_stages(

@@ -104,6 +104,7 @@ def follow(
     log_format: str,
 ) -> Summary | None:
     """Call `run` with what tells of it and lets Ctrl-C end it; says how it began, goes on and ended."""
+    spare_pandas()
     warn_of_unknown(source)
     # Batches hold thousands of rows and no cycles: by its own measure the collector looks through them all the time.
     gc.set_threshold(100_000, 20, 50)
@@ -120,6 +121,20 @@ def follow(
             raise
         reporter.end(summary)
     return summary
+
+
+def spare_pandas() -> None:
+    """Keep sqlite-utils from loading pandas where it is installed: 80 MB and a second, and nothing here uses it.
+
+    To be called before there are threads: pandas cannot be imported meanwhile.
+    """
+    if "pandas" in sys.modules:
+        return
+    sys.modules["pandas"] = None  # type: ignore[assignment]
+    try:
+        import sqlite_utils  # noqa: F401
+    finally:
+        del sys.modules["pandas"]
 
 
 def same_command() -> str:

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import errno
 import gc
 import json
 import logging
+import os
 import sys
 import time
 from collections.abc import Callable, Iterator, Mapping
@@ -16,7 +18,7 @@ import click
 from tqdm import tqdm
 
 from fetcher.cli.report import LINE_SECONDS, json_line
-from fetcher.cli.running import same_command, settings_for
+from fetcher.cli.running import same_command, settings_for, spare_pandas
 from fetcher.errors import ConfigurationError, FetcherError, Interrupted
 from fetcher.metrics import QUANTILES, quantile
 from fetcher.model import Latencies, Progress
@@ -44,8 +46,11 @@ def follow_stages(
 ) -> S:
     """Call `run` with what tells of it and lets Ctrl-C end it; says how it went, and returns what it returns."""
     settings_for({}, verbose=verbose, log_format=log_format)
+    if report is not None:
+        _refuse_unwritable(report)
     for key in unknown_keys([Settings, TextSettings, *(kind.Options for kind in registry().values())]):
         logging.getLogger("fetcher").warning("%s: %s is no setting; it is ignored", ENV_FILE, key)
+    spare_pandas()
     # Batches hold thousands of rows and no cycles: by its own measure the collector looks through them all the time.
     gc.set_threshold(100_000, 20, 50)
     teller = _Teller(json_lines=log_format == "json")
@@ -54,10 +59,10 @@ def follow_stages(
         with stop_on_signals(stop):
             summary = run(stop=stop, on_progress=teller.progress, **{k: v for k, v in given.items() if v is not None})
     except Interrupted as error:
-        teller.end(error.summary, db, report)
+        teller.end(error.summary, db, report, failed=True)
         raise Interrupted(f"{error}. Go on with: {same_command()}", error.summary) from None
     except FetcherError as error:
-        teller.end(error.summary, db, report)
+        teller.end(error.summary, db, report, failed=True)
         raise
     teller.end(summary, db, report)
     return summary
@@ -134,8 +139,8 @@ class _Teller:
             else:
                 click.echo(_words(progress), err=True)
 
-    def end(self, summary: object, db: Path, report: Path | None) -> None:
-        """Say how it ended."""
+    def end(self, summary: object, db: Path, report: Path | None, *, failed: bool = False) -> None:
+        """Say how it ended; with `failed` its error is said next."""
         if self._line is not None:
             self._line.close()
             self._line = None
@@ -143,16 +148,26 @@ class _Teller:
             return
         stages = metrics(summary.progress)
         facts = {key: each for key, each in asdict(summary).items() if key not in ("stages", "progress")}
+        if self._json_lines:
+            json_line("end", **facts, stages=stages)
+        else:
+            for line in _closing(summary, stages, db, failed=failed):
+                click.echo(line)
         if report is not None:
             try:
                 report.write_text(json.dumps({**facts, "stages": stages}, indent=2) + "\n", "utf-8")
             except OSError as error:
                 raise ConfigurationError(f"--report {report}: {error.strerror}") from None
-        if self._json_lines:
-            json_line("end", **facts, stages=stages)
-            return
-        for line in _closing(summary, stages, db):
-            click.echo(line)
+
+
+def _refuse_unwritable(report: Path) -> None:
+    """A run may take days: that its figures cannot be written is said before. Raises ConfigurationError."""
+    if report.is_dir():
+        raise ConfigurationError(f"--report {report}: {os.strerror(errno.EISDIR)}")
+    if not report.parent.is_dir():
+        raise ConfigurationError(f"--report {report}: there is no folder {report.parent}")
+    if not os.access(report if report.exists() else report.parent, os.W_OK):
+        raise ConfigurationError(f"--report {report}: {os.strerror(errno.EACCES)}")
 
 
 def _words(progress: TextProgress) -> str:
@@ -180,10 +195,10 @@ def _words(progress: TextProgress) -> str:
     return " | ".join(parts)
 
 
-def _closing(summary: TextSummary, stages: Mapping[str, Mapping[str, Any]], db: Path) -> Iterator[str]:
+def _closing(summary: TextSummary, stages: Mapping[str, Mapping[str, Any]], db: Path, *, failed: bool) -> Iterator[str]:
     """The lines that a run ends with."""
     if summary.listed:
-        gone = f"; {summary.vanished:,} are there no more" if summary.vanished else ""
+        gone = f"; no more there: {summary.vanished:,}" if summary.vanished else ""
         yield (
             f"Listed {counted(summary.listed, 'document')}, read {summary.documents:,} into"
             f" {counted(summary.chunks, 'chunk')}{gone}"
@@ -204,8 +219,14 @@ def _closing(summary: TextSummary, stages: Mapping[str, Mapping[str, Any]], db: 
         yield f"{name:<11}{told}"
     shown = click.format_filename(db)
     if summary.parked:
-        yield f"{summary.parked:,} failed for good: `fetcher failures {shown}` says why, `fetcher retry` tries again"
+        yield (
+            f"{summary.parked:,} failed for good: `fetcher failures {shown}` says why,"
+            f" `fetcher retry {shown}` tries again"
+        )
     if summary.unread:
         yield f"{counted(summary.unread, 'document')} still to be read: `fetcher ingest` does, with what it was given"
-    elif not summary.parked and not any(each.get("left") for each in stages.values()):
+    if summary.unembedded:
+        yield f"{counted(summary.unembedded, 'text')} still to be embedded: `fetcher embed {shown}` does"
+    left = summary.parked or summary.unread or summary.unembedded or any(each.get("left") for each in stages.values())
+    if not left and not failed:
         yield f'{shown} is complete. Look into it: fetcher search {shown} "words"'

@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Protocol
 
+from fetcher.errors import ConfigurationError
+
 if TYPE_CHECKING:
     from fetcher.governor import Governor
     from fetcher.settings import Settings
@@ -60,6 +62,10 @@ def make(texts: TextSettings, settings: Settings, governor: Governor, stop: Stop
         from fetcher.embedders.local import WordLlama
 
         return WordLlama(governor)
+    if isinstance(texts.embedder, str) and ":" not in texts.embedder:
+        raise ConfigurationError(
+            f"EMBEDDER (--embedder) is wordllama, openai or module:function, and not {texts.embedder!r}"
+        )
     from fetcher.embedders.function import Function
 
     return Function(texts.embedder, governor)

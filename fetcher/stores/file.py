@@ -18,6 +18,9 @@ from fetcher.stores.migrations import APPLICATION_ID
 
 BUSY_SECONDS = 30
 
+_MAGIC = b"SQLite format 3\0"
+_NO_DATABASE = "it is no SQLite database: name another file"
+
 WAL_BYTES = 64_000_000
 """The write-ahead log is cut back to this; it is larger only while a reader needs what is in it."""
 
@@ -33,12 +36,18 @@ REFUSED = (
 
 
 def connect_readonly(path: Path, *, any_thread: bool = False) -> sqlite3.Connection:
-    """A read-only connection to a database of ours; a run may be writing it. Raises StoreError."""
-    if is_new(path) or path.is_dir():
-        raise StoreError(f"there is no database {path}: `fetcher fetch` makes one")
+    """A read-only connection to a database of ours; a run may be writing it. Raises StoreError.
+
+    Even who reads shares memory with a run by a file beside the database. Where none can be made and none is there, as
+    on a disk that is mounted read-only, nobody writes.
+    """
+    if path.is_dir():
+        raise StoreError(f"{path} is a folder: name a file in it")
+    if is_new(path):
+        raise StoreError(f"there is no database {path}: `fetcher fetch` or `fetcher ingest` makes one")
     with explained(path):
         conn = sqlite3.connect(
-            f"{path.absolute().as_uri()}?mode=ro",
+            f"{path.absolute().as_uri()}?mode=ro{'&immutable=1' if _at_rest(path) else ''}",
             uri=True,
             timeout=BUSY_SECONDS,
             isolation_level=None,
@@ -58,6 +67,12 @@ def connect_readonly(path: Path, *, any_thread: bool = False) -> sqlite3.Connect
             conn.close()
             raise
         return conn
+
+
+def _at_rest(path: Path) -> bool:
+    """Whether nobody has a database open, in a folder in which we may not write."""
+    beside = (path.with_name(f"{path.name}{end}") for end in ("-shm", "-wal", "-journal"))
+    return not os.access(path.absolute().parent, os.W_OK) and not any(each.exists() for each in beside)
 
 
 def source_of(path: Path) -> str:
@@ -163,10 +178,25 @@ def _refuse_foreign(conn: sqlite3.Connection, path: Path) -> int:
     return int(application)
 
 
+def _refuse_other_files(path: Path) -> None:
+    """Nothing is to be left beside a file that is no database."""
+    try:
+        if not path.is_file():
+            return
+        with path.open("rb") as file:
+            head = file.read(len(_MAGIC))
+    except OSError:
+        return  # What is wrong is said when it is opened.
+    # One that a crash left begins with zeros, and is mended by SQLite.
+    if head.strip(b"\0") and head != _MAGIC:
+        raise StoreError(f"{path}: {_NO_DATABASE}")
+
+
 def lock(path: Path) -> int:
     """An exclusive lock on `path` until the descriptor that it returns is closed. Raises StoreError."""
     if path.is_dir():
         raise StoreError(f"{path} is a folder: name a file in it")
+    _refuse_other_files(path)
     try:
         held = os.open(f"{path.resolve()}.lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644)
     except OSError as error:
@@ -225,7 +255,7 @@ _SAYING = (
     ("disk I/O error", "the disk failed to read or write: check it and run again, what was stored is safe"),
     ("database is locked", f"another program has kept it locked for {BUSY_SECONDS} s: end its transaction, run again"),
     ("readonly database", "it is read-only: change its permissions or name another file"),
-    ("file is not a database", "it is no SQLite database: name another file"),
+    ("file is not a database", _NO_DATABASE),
     ("malformed", "the file is damaged: see what the `.recover` command of sqlite3 can save"),
     ("unable to open database file", "it cannot be opened: check the folder and the permissions"),
 )

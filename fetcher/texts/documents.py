@@ -34,7 +34,11 @@ def scan(paths: Iterable[str | os.PathLike[str]], on_folder: Callable[[], object
     `on_folder` is called at each folder: where there are many and few texts in them, it may end the scan by raising.
     Raises ConfigurationError when a path is not there, before the first document.
     """
-    roots = list(dict.fromkeys(os.path.abspath(os.fspath(path)) for path in paths))  # noqa: PTH100
+    named = [os.fspath(path) for path in paths]
+    if "" in named:
+        # It would be the working folder: what a shell makes of a variable that is not set.
+        raise ConfigurationError("a path is empty: name a file or a folder, . for this one")
+    roots = list(dict.fromkeys(os.path.abspath(path) for path in named))  # noqa: PTH100
     return _scan([(root, _looked_at(root)) for root in roots], on_folder)
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import logging
 import os
@@ -18,6 +19,7 @@ from urllib.parse import urlsplit
 from fetcher import embedders
 from fetcher.engine import Engine
 from fetcher.errors import ConfigurationError, FetcherError, Interrupted
+from fetcher.export.replacement import make_folder
 from fetcher.governor import Governor
 from fetcher.metrics import Latency
 from fetcher.mirror import kind_of
@@ -44,6 +46,7 @@ from fetcher.stores.texts import (
 )
 from fetcher.texts.documents import Document, scan
 from fetcher.texts.items import Items
+from fetcher.texts.parsers.kinds import SUFFIXES
 from fetcher.texts.pipeline import Backlog, Line, Unlisted
 from fetcher.texts.reader import Reader
 from fetcher.texts.reading import ReadingOptions
@@ -91,7 +94,8 @@ class TextSummary:
     """How a run ended, by stage; `parked` counts what failed for good, `files` those written anew.
 
     `unread` are documents that are still to be read: a run that only embeds reads none, and one that ingests reads
-    those that it was asked for.
+    those that it was asked for. `unembedded` are texts that are still to be embedded, where the run ended before its
+    time.
     """
 
     stages: Mapping[str, Summary]
@@ -105,6 +109,7 @@ class TextSummary:
     files: int = 0
     unchanged: int = 0
     unread: int = 0
+    unembedded: int = 0
     progress: TextProgress = field(default_factory=lambda: TextProgress({}))
 
     @property
@@ -188,8 +193,10 @@ def _configured(config: Mapping[str, Any] | str | Path | None) -> dict[str, Any]
     if not isinstance(config, Mapping):
         try:
             found = json.loads(Path(config).read_text("utf-8"))
-        except (OSError, ValueError) as error:
-            raise ConfigurationError(f"{config} cannot be read as JSON: {error}") from None
+        except OSError as error:
+            raise ConfigurationError(f"{config} (--config) cannot be read: {os.strerror(error.errno or 0)}") from None
+        except ValueError as error:
+            raise ConfigurationError(f"{config} (--config) cannot be read as JSON: {error}") from None
         if not isinstance(found, dict):
             raise ConfigurationError(f"{config} has to be a JSON object of settings and their values")
         config = found
@@ -232,22 +239,29 @@ class _Run:
     def ingest(self, roots: list[str | os.PathLike[str]]) -> TextSummary:
         # All that can be wrong with what was asked for is said before there is a database.
         documents = scan(roots, self._refuse_to_go_on)
+        self._check_places(roots)
         with Reader(self._texts.reader_processes, self._options) as reader:
             self._stop.on_set(reader.close)
             self._open()
             try:
                 # What another ingest has left is not read as this one reads.
                 among = listed_since(self._enlist_documents(roots, documents))
+                if not self._listed:
+                    log.warning(
+                        "there is no document in %s: in folders those files count whose names end in %s",
+                        ", ".join(os.fspath(root) for root in roots),
+                        ", ".join(SUFFIXES),
+                    )
                 backlog, governor = self._backlog(), self._local_governor(self._texts.reader_processes)
                 run = Reading(reader, self._options, governor, backlog).run
-                batch_size = max(1, self._settings.db_batch_size // 10)
-                self._add_read(Stage("read", run, holds=True), governor, backlog, batch_size, among)
+                self._add_read(Stage("read", run, holds=True), governor, backlog, self._settings.db_batch_size, among)
                 return self._go(backlog)
             finally:
                 self._db.close()
 
     def embed(self, *, items: bool) -> TextSummary:
         found = self._items() if items else None
+        self._check_places([])
         self._open()
         try:
             backlog = self._backlog()
@@ -268,6 +282,22 @@ class _Run:
             return self._go(self._backlog())
         finally:
             self._db.close()
+
+    def _check_places(self, roots: Iterable[str | os.PathLike[str]]) -> None:
+        """See that what is written is apart from what is read, and can be written. Raises ConfigurationError."""
+        db, out = self._path.resolve(), self._out.resolve() if self._out is not None else None
+        for root in map(Path, roots):
+            where = root.resolve()
+            if db == where:
+                raise ConfigurationError(f"{root} is to be read and the database too: name the database last")
+            if out is not None and out.is_relative_to(where):
+                raise ConfigurationError(
+                    f"{self._out} (--aggregate) is in {root}, and would be read the next time: name another folder"
+                )
+        if out is not None:
+            make_folder(out)
+            if not os.access(out, os.W_OK | os.X_OK):
+                raise ConfigurationError(f"{self._out} (--aggregate) cannot be written: {os.strerror(errno.EACCES)}")
 
     # --- what there is to do ------------------------------------------------------------------------
 
@@ -299,9 +329,8 @@ class _Run:
         while some := list(islice(found, _SCANNED)):
             self._refuse_to_go_on()
             self._listed += len(some)
-            enlist(
-                self._db, self._source, "read", [(each.name, self._options.version(each), None) for each in some], now
-            )
+            version = self._options.version
+            enlist(self._db, self._source, "read", [(each.name, version(each), None) for each in some], now)
             for each in some:
                 if each.size < 0:
                     keep_listed(self._db, each.name, now)
@@ -418,8 +447,8 @@ class _Run:
         engine = Engine(
             Unlisted(
                 head="to embed",
-                address="EMBED_BASE_URL (--embed-url)",
-                login_hint="set EMBED_API_KEY",
+                address="EMBED_BASE_URL (--embed-url)" if texts.embedder == "openai" else "EMBEDDER (--embedder)",
+                login_hint="once that is mended, run again",
                 first=embedding.first,
                 life=embedding.life,
             ),
@@ -511,6 +540,7 @@ class _Run:
             files=len(self._aggregating.changed) if self._aggregating is not None else 0,
             unchanged=len(self._aggregating.unchanged) if self._aggregating is not None else 0,
             unread=sum(map(self._work, READS)),
+            unembedded=self._work("embed"),
             progress=self._tell(backlog),
         )
 

@@ -6,8 +6,10 @@ import hashlib
 import inspect
 import logging
 import os
+import stat
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, fields
+from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -45,7 +47,7 @@ ChunkRow = tuple[str, int, str, str, str, str, str | None, str | None]
 """A chunk as it is stored: id, position, text, hash, domain, category, source_book, source_chapter."""
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)
 class ReadingOptions:
     """How documents are read; the words are those of the settings. Raises ConfigurationError."""
 
@@ -74,7 +76,7 @@ class ReadingOptions:
         name = getattr(self.parser, "__qualname__", type(self.parser).__qualname__)
         return f"{getattr(self.parser, '__module__', None) or type(self.parser).__module__}:{name}"
 
-    @property
+    @cached_property
     def digest(self) -> str:
         """Eight hexadecimal digits of all that shapes chunks."""
         shape = (READER_VERSION, self.parser_name, self.domain, self.category, self.chunk_size, self.chunk_overlap)
@@ -98,6 +100,7 @@ def pieces(path: str, document: str, options: ReadingOptions, function: Parser |
     Raises RequestFailed where the document cannot be read, or not to its end: `gone` when there is no such file, else
     `malformed`. What was given before is good; records that cannot be used are named once the others have been given.
     """
+    _refuse_gone(path)
     flaws: list[str] = []
     rows: list[ChunkRow] = []
     size = count = 0
@@ -123,6 +126,18 @@ def pieces(path: str, document: str, options: ReadingOptions, function: Parser |
         more = len(flaws) - _MOST_NAMED
         named = "; ".join(flaws[:_MOST_NAMED]) + (f"; and {more:,} more" if more > 0 else "")
         raise _failed(path, f"{named}; {count:,} chunks of the rest are kept")
+
+
+def _refuse_gone(path: str) -> None:
+    """What was listed may be there no more, or may be a folder that can be looked into by now."""
+    try:
+        if stat.S_ISDIR(os.stat(path).st_mode):  # noqa: PTH116
+            os.scandir(path).close()
+            raise RequestFailed(Outcome.GONE, f"{shown(path)}: it is a folder", lasting=True)
+    except (FileNotFoundError, NotADirectoryError):
+        raise RequestFailed(Outcome.GONE, f"{shown(path)}: there is no such file any more", lasting=True) from None
+    except OSError as error:
+        raise _failed(path, os.strerror(error.errno or 0)) from None
 
 
 def _rows(path: str, document: str, options: ReadingOptions, flaws: list[str]) -> Iterator[ChunkRow]:

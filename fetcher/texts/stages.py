@@ -8,14 +8,15 @@ import threading
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from functools import partial
+from itertools import chain
 from pathlib import Path
 
 from fetcher.embedders import Embedder
 from fetcher.embedders.calls import through
-from fetcher.errors import FetcherError, RequestFailed
+from fetcher.errors import ConfigurationError, FetcherError, RequestFailed
 from fetcher.export import write_category
 from fetcher.governor import Governor
-from fetcher.model import GONE, Detail, Gone, Key, Outcome
+from fetcher.model import GONE, Detail, Gone, Key, Outcome, Row
 from fetcher.stop import Stop
 from fetcher.stores.file import connect_readonly, explained
 from fetcher.stores.texts import other_model, texts_of
@@ -24,7 +25,7 @@ from fetcher.texts.embedding import Accepted, embed_batch
 from fetcher.texts.items import Items
 from fetcher.texts.pipeline import Backlog
 from fetcher.texts.reader import Reader
-from fetcher.texts.reading import ChunkRow, ReadingOptions
+from fetcher.texts.reading import PIECE_ROWS, ChunkRow, ReadingOptions
 
 Results = Mapping[Key, Detail | Gone | Exception]
 
@@ -53,20 +54,29 @@ class Reading:
     def _piece(self, pieces: Iterator[list[ChunkRow]], version: str, part: int, count: int, last: int) -> Detail:
         """The next piece, behind `count` chunks up to the position `last`."""
         self._backlog.wait()
-        flaw = None
-        rows: list[ChunkRow] | None = None
-        try:
-            rows = through(self._governor, lambda: next(pieces, None))
-        except RequestFailed as error:
-            if not count or not error.lasting or error.outcome is Outcome.GONE:
-                raise
-            # What came is kept, and is not read again until the document changes.
-            flaw = str(error)
+        rows, flaw = self._next(pieces, kept=count > 0)
         if rows is None:
             return Detail({"documents": [(version, count, last)]}, part=part, flaw=flaw)
-        rest = partial(self._piece, pieces, version, part + 1, count + len(rows), rows[-1][1])
+        found: dict[str, Sequence[Row]] = {"chunks": rows, "after": [(last,)]}
+        count, last = count + len(rows), rows[-1][1]
         size = sum(len(row[2]) for row in rows)
-        return Detail({"chunks": rows, "after": [(last,)]}, part=part, rest=rest, size=size)
+        if len(rows) < PIECE_ROWS:
+            # It is likely the last one: a call of its own that finds the end would double the calls of small files.
+            more, flaw = self._next(pieces, kept=True)
+            if more is None:
+                return Detail({**found, "documents": [(version, count, last)]}, part=part, flaw=flaw, size=size)
+            pieces = chain((more,), pieces)
+        return Detail(found, part=part, rest=partial(self._piece, pieces, version, part + 1, count, last), size=size)
+
+    def _next(self, pieces: Iterator[list[ChunkRow]], *, kept: bool) -> tuple[list[ChunkRow] | None, str | None]:
+        """The next piece, None at the end; and what was wrong with the rest, where some of it is `kept`."""
+        try:
+            return through(self._governor, lambda: next(pieces, None)), None
+        except RequestFailed as error:
+            if not kept or not error.lasting or error.outcome is Outcome.GONE:
+                raise
+            # What came is kept, and is not read again until the document changes.
+            return None, str(error)
 
 
 class ReadingItems:
@@ -134,7 +144,14 @@ class Embedding:
 
         Raises RequestFailed, ConfigurationError.
         """
-        (vector,) = self._embedder.embed([PROBE])
+        try:
+            (vector,) = self._embedder.embed([PROBE])
+        except RequestFailed as error:
+            if error.outcome is Outcome.DENIED and error.status == 404:
+                raise ConfigurationError(str(error)) from None
+            raise
+        # So what is refused later is at fault itself, be it all that there is.
+        self._accepted.took(1)
         self._dimension = len(vector) // 4
         if self._recorded not in (None, self.model()):
             assert self._recorded is not None

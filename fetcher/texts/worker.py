@@ -126,7 +126,10 @@ def _begin(out: Connection) -> None:
         signal.signal(each, signal.SIG_IGN)
     signal.pthread_sigmask(signal.SIG_UNBLOCK, _SIGNALS)
     threading.Thread(target=_end_with_parent, daemon=True).start()
-    out.send(os.getpid())
+    try:
+        out.send(os.getpid())
+    except BrokenPipeError:
+        os._exit(1)  # The parent has ended meanwhile; whatever is raised here the pool would print.
 
 
 def _end_with_parent() -> None:
