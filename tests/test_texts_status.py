@@ -569,8 +569,8 @@ def test_the_command_retries_both(
 
 
 def test_the_command_says_who_reads_what_could_not_be_read(db: Path, tmp_path: Path) -> None:
-    read_books(db, books(tmp_path, unreadable=True))
-    done = run_fetcher("retry", str(db))
+    ingest(books(tmp_path, unreadable=True), db, embedder="tests.texts:embed_here", **SLIM)
+    done = run_fetcher("retry", str(db), "--embedder", "tests.texts:embed_here")
     assert done.returncode == 3
     assert "1 document still to be read: `fetcher ingest`" in done.stdout
     assert "complete" not in done.stdout
