@@ -12,6 +12,7 @@ import subprocess
 import sys
 import threading
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 from unittest import mock
@@ -607,6 +608,20 @@ def test_an_error_of_whoever_is_told_of_progress_ends_the_run_in_good_order(tmp_
     with pytest.raises(ValueError, match="of the caller's"):
         run(file, db, Embedder(lambda _: told.wait(20)), on_progress=tell)
     assert column(db, "SELECT DISTINCT ended FROM runs WHERE stage = 'embed'") == ["interrupted"]
+    run(file, db)
+    assert_whole(db)
+
+
+def test_a_disk_that_fails_whatever_is_asked_of_it_is_said_in_a_line_and_costs_nothing(tmp_path: Path) -> None:
+    file, db = write_lines(tmp_path / "a.txt", *map(str, range(30))), tmp_path / "t.db"
+    run(file, db, aggregate=tmp_path / "out")
+    write_lines(file, *map(str, range(20, 60)))
+    with death() as fate:
+        run(file, tmp_path / "other.db", aggregate=tmp_path / "out")
+    for at in range(20, fate.statements, 9):
+        with death(at, error=lambda: sqlite3.OperationalError("disk I/O error")), suppress(StoreError):
+            run(file, db, aggregate=tmp_path / "out")
+        assert_totals(db)
     run(file, db)
     assert_whole(db)
 

@@ -194,10 +194,12 @@ def told(db: Path) -> dict[str, Any]:
     }
 
 
-def files(out: Path) -> dict[str, str]:
-    """The files written that have any chunks."""
-    found = {str(path.relative_to(out)): path.read_text() for path in out.rglob("*") if path.is_file()}
-    return {name: text for name, text in found.items() if json.loads(text)["chunks"]}
+def files(out: Path) -> dict[str, Any]:
+    """The files written that have any chunks; their documents stand in the order that they were first seen in."""
+    found = {str(path.relative_to(out)): json.loads(path.read_text()) for path in out.rglob("*") if path.is_file()}
+    for each in found.values():
+        each["chunks"].sort(key=lambda chunk: (chunk["document"], chunk["position"]))
+    return {name: each for name, each in found.items() if each["chunks"]}
 
 
 def assert_searchable(db: Path) -> None:

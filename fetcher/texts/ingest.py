@@ -9,7 +9,8 @@ import os
 import threading
 import time
 from collections import defaultdict
-from collections.abc import Callable, Collection, Iterable, Mapping
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from itertools import islice
 from pathlib import Path
@@ -28,6 +29,7 @@ from fetcher.settings import Settings, load
 from fetcher.sources.files.names import text_of
 from fetcher.stop import Stop
 from fetcher.stores.database import Database
+from fetcher.stores.file import explained
 from fetcher.stores.stages import CategoryWriter, DocumentWriter, StageStore, VectorWriter, Writer
 from fetcher.stores.texts import (
     READS,
@@ -242,8 +244,7 @@ class _Run:
         self._check_places(roots)
         with Reader(self._texts.reader_processes, self._options) as reader:
             self._stop.on_set(reader.close)
-            self._open()
-            try:
+            with self._opened():
                 # What another ingest has left is not read as this one reads.
                 among = listed_since(self._enlist_documents(roots, documents))
                 if not self._listed:
@@ -256,14 +257,11 @@ class _Run:
                 run = Reading(reader, self._options, governor, backlog).run
                 self._add_read(Stage("read", run, holds=True), governor, backlog, self._settings.db_batch_size, among)
                 return self._go(backlog)
-            finally:
-                self._db.close()
 
     def embed(self, *, items: bool) -> TextSummary:
         found = self._items() if items else None
         self._check_places([])
-        self._open()
-        try:
+        with self._opened():
             backlog = self._backlog()
             if found is not None:
                 self._enlist_items(found)
@@ -271,17 +269,12 @@ class _Run:
                 run = ReadingItems(found, self._connections, governor, backlog).run
                 self._add_read(Stage("read-items", run, 100), governor, backlog, self._settings.db_batch_size)
             return self._go(backlog)
-        finally:
-            self._db.close()
 
     def retry(self, outcomes: Collection[Outcome], keys: Collection[Key]) -> TextSummary | None:
-        self._open()
-        try:
+        with self._opened():
             if not unpark(self._db, self._source, outcomes, keys):
                 return None
             return self._go(self._backlog())
-        finally:
-            self._db.close()
 
     def _check_places(self, roots: Iterable[str | os.PathLike[str]]) -> None:
         """See that what is written is apart from what is read, and can be written. Raises ConfigurationError."""
@@ -301,7 +294,9 @@ class _Run:
 
     # --- what there is to do ------------------------------------------------------------------------
 
-    def _open(self) -> None:
+    @contextmanager
+    def _opened(self) -> Iterator[None]:
+        """The database, and no other model than that of its vectors. Raises StoreError, ConfigurationError."""
         self._db, self._source = open_texts(
             self._path,
             clock=self._stop.time,
@@ -309,10 +304,14 @@ class _Run:
             warn=log.warning,
             allow_network=self._settings.allow_network_file_system,
         )
-        recorded, name = recorded_model(self._db.conn), embedders.name_of(self._texts)
-        if recorded is not None and recorded[0] != name:
+        try:
+            with explained(self._path):
+                recorded, name = recorded_model(self._db.conn), embedders.name_of(self._texts)
+                if recorded is not None and recorded[0] != name:
+                    raise other_model(self._path, recorded, name)
+                yield
+        finally:
             self._db.close()
-            raise other_model(self._path, recorded, name)
 
     def _items(self) -> Items:
         """The items of the mirror. Raises StoreError, ConfigurationError."""
