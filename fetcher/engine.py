@@ -266,8 +266,8 @@ class Engine:
             if isinstance(result, Detail):
                 batch.bytes += result.size
                 if self._stage.holds or result.rest is not None:
-                    rows = sum(map(len, result.rows.values()))
-                    batch.pieces += rows if self._stage.holds else rows / LISTED_PER_DETAIL
+                    rows = [len(each) for each in result.rows.values()]
+                    batch.pieces += max(rows, default=0) if self._stage.holds else sum(rows) / LISTED_PER_DETAIL
                 self._known = key
                 self._heard(began)
                 if result.notes:

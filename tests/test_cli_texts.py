@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import json
 import os
+import sqlite3
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -98,7 +100,7 @@ def test_a_configuration_that_is_not_there_is_named_as_such(say: Run) -> None:
 
 def test_an_embedder_that_there_is_not_is_told_what_there_is(say: Run) -> None:
     code, said = say("ingest", text("a.txt"), "t.db", "--embedder", "wordlama")
-    assert (code, "wordllama, openai or module:function, and not 'wordlama'" in said) == (2, True)
+    assert (code, "wordllama, openai or module:function, not 'wordlama'" in said) == (2, True)
 
 
 def test_a_file_that_is_no_database_is_left_alone_and_nothing_is_left_beside_it(say: Run) -> None:
@@ -116,6 +118,32 @@ def test_a_database_that_is_not_there_is_made_by_ingest_too(say: Run) -> None:
     assert (code, "`fetcher ingest` makes one" in said) == (6, True)
     text("in/a.txt")
     assert "in is a folder" in say("status", "in")[1]
+
+
+def test_the_items_of_what_mirrors_nothing_cannot_be_read(say: Run) -> None:
+    assert say("ingest", text("a.txt"), "t.db", *EMBEDDER)[0] == 0
+    code, said = say("embed", "t.db", "--from", "items")
+    assert (code, "t.db holds texts alone" in said) == (2, True)
+
+
+def test_a_database_in_a_folder_that_is_read_only_can_be_read(say: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+    assert say("ingest", text("in/a.txt", "one two"), "in/t.db", *EMBEDDER)[0] == 0
+    asked: list[str] = []
+    connect = sqlite3.connect
+
+    def noted(name: str, **options: Any) -> Any:
+        asked.append(name)
+        return connect(name, **options)
+
+    monkeypatch.setattr(sqlite3, "connect", noted)
+    monkeypatch.setattr(os, "access", lambda path, mode: not (Path(path).name == "in" and mode & os.W_OK))
+    assert say("search", "in/t.db", "two", "--mode", "text")[0] == 0
+    assert all("immutable" in each for each in asked)
+    asked.clear()
+    # Whoever has it open is seen by the file that they share.
+    Path("in/t.db-shm").touch()
+    say("search", "in/t.db", "two", "--mode", "text")
+    assert not any("immutable" in each for each in asked)
 
 
 # --- what is said at the end ---------------------------------------------------------------------------
@@ -178,8 +206,6 @@ def test_a_folder_that_can_be_looked_into_again_is_no_failure_any_more(
 
     with monkeypatch.context() as patch:
         patch.setattr(os, "scandir", closed)
-        patch.setenv("PARSER", "__main__:none")
-        patch.setattr(sys.modules["__main__"], "none", lambda _: [], raising=False)
         code, _ = say("ingest", "in", "t.db", *EMBEDDER)
         assert code == 3
     code, _ = say("ingest", "in", "t.db", *EMBEDDER)

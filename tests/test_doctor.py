@@ -578,7 +578,7 @@ def test_one_that_was_killed_at_its_start_is_noted(complete: Path) -> None:
     [
         (lambda path: path.write_bytes(b"a diary\n" * 600), ("no SQLite database", "name another file")),
         (lambda path: change(path, "CREATE TABLE mine (a)"), ("no database of fetcher's", "name another file")),
-        (lambda path: path.mkdir(), ("there is no database",)),
+        (lambda path: path.mkdir(), ("is a folder", "name a file in it")),
     ],
 )
 def test_what_is_no_database_of_ours_is_said(spoil: Callable[[Path], Any], words: tuple[str, ...], db: Path) -> None:

@@ -22,12 +22,13 @@ import pytest
 from fetcher import ConfigurationError, Interrupted, LoginError, Stop, StoreError
 from fetcher.engine import Engine
 from fetcher.errors import RequestFailed
-from fetcher.model import Outcome
+from fetcher.model import Batch, Outcome
 from fetcher.simulator import Answer, EmbeddingsWorld, Limit, Profile, Share, Simulator, World
-from fetcher.stores.stages import DocumentWriter, VectorWriter
+from fetcher.stores.stages import DocumentWriter, StageStore, VectorWriter
 from fetcher.texts.chunk import Chunk, chunk_id, text_hash
 from fetcher.texts.ingest import TextSummary, embed, ingest
 from fetcher.texts.reader import Reader
+from fetcher.texts.reading import PIECE_ROWS
 from fetcher.texts.stages import Aggregating
 from tests.fakes import Died, death
 from tests.helpers import _environment, column, eventually, mirror, one, query
@@ -176,6 +177,34 @@ def test_an_unreadable_file_is_a_failure_and_costs_the_others_nothing(tmp_path: 
     assert run(tmp_path / "in", db).exit_code == 0
     assert query(db, "SELECT * FROM failures") == []
     assert_whole(db)
+
+
+@pytest.mark.parametrize("size", [1, PIECE_ROWS - 1, PIECE_ROWS, PIECE_ROWS + 1])
+def test_a_file_takes_no_more_calls_than_it_has_pieces(tmp_path: Path, size: int) -> None:
+    for number in range(4):
+        write_lines(tmp_path / "in" / f"{number}.txt", *(f"line {each} of {number}" for each in range(size)))
+    summary = run(tmp_path / "in", tmp_path / "t.db")
+    assert (summary.documents, summary.chunks) == (4, 4 * size)
+    # A full piece may be the last one: one more call tells.
+    calls = 1 if size < PIECE_ROWS else 2
+    assert sum(summary.progress.stages["read"].traffic.outcomes.values()) == 4 * calls
+    assert summary.stages["read"].counts.stored == 4
+    assert_whole(tmp_path / "t.db")
+
+
+def test_small_files_share_transactions_of_that_many(tmp_path: Path) -> None:
+    for number in range(40):
+        write_lines(tmp_path / "in" / f"{number}.txt", f"the text of {number}")
+    written: list[int] = []
+    put = StageStore.commit
+
+    def noted(store: StageStore, batch: Batch, state: Any) -> Any:
+        written.append(len(batch.details))
+        return put(store, batch, state)
+
+    with mock.patch.object(StageStore, "commit", noted):
+        run(tmp_path / "in", tmp_path / "t.db", Embedder(), db_batch_size=20, db_batch_seconds=60, embed_batch_size=40)
+    assert written[:2] == [20, 20]
 
 
 def test_what_came_of_a_file_before_it_broke_is_kept_and_named(tmp_path: Path) -> None:
@@ -423,6 +452,21 @@ def test_a_limited_api_is_asked_at_its_pace_and_nothing_fails(tmp_path: Path) ->
         assert (summary.vectors, summary.parked) == (40, 0)
         assert summary.stages["embed"].counts.limited == simulator.wrong["limit"]
         assert one(db, "SELECT learned FROM sources") is not None
+
+
+def test_texts_that_are_all_refused_fail_at_once_by_an_api_that_works(tmp_path: Path) -> None:
+    with Simulator(EmbeddingsWorld(dimension=16)) as simulator:
+        file = write_lines(tmp_path / "a.txt", "unembeddable one", "unembeddable two")
+        summary = run(file, tmp_path / "t.db", **by_api(simulator))
+    assert (summary.parked, summary.vectors) == (2, 0)
+    assert column(tmp_path / "t.db", "SELECT max(attempts) FROM failures") == [1], "it is no use to ask again"
+
+
+def test_an_address_that_is_not_there_is_no_matter_of_a_login(tmp_path: Path) -> None:
+    with Simulator(EmbeddingsWorld(dimension=16)) as simulator:
+        wrong = by_api(simulator) | {"embed_base_url": f"{simulator.url}/nowhere"}
+        with pytest.raises(ConfigurationError, match="EMBED_BASE_URL"):
+            run(write_lines(tmp_path / "a.txt", "one"), tmp_path / "t.db", **wrong)
 
 
 def test_a_bad_text_of_an_api_is_one_failure_with_its_evidence(tmp_path: Path) -> None:

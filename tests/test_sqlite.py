@@ -781,7 +781,7 @@ def test_a_folder_is_no_database() -> None:
     DB.mkdir()
     with pytest.raises(StoreError, match="is a folder"):
         SqliteStore.open(DB, "toy", TABLES, "http://toy.test")
-    with pytest.raises(StoreError, match="there is no database"):
+    with pytest.raises(StoreError, match="is a folder"):
         overview(DB, TABLES)
 
 

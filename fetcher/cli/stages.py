@@ -172,7 +172,7 @@ def _refuse_unwritable(report: Path) -> None:
 
 def _words(progress: TextProgress) -> str:
     """Where each stage stands, in one line."""
-    parts = []
+    parts, all_known = [], True
     for name, each in progress.stages.items():
         done = each.counts.stored
         if name == "aggregate" and not done:
@@ -180,7 +180,7 @@ def _words(progress: TextProgress) -> str:
         text = f"{_VERBS[name]} {done:,} of {done + each.left:,}"
         if each.rate and each.left:
             text += f" ({each.rate:,.0f}/s"
-            text += f", {duration(each.eta)} left)" if each.eta is not None and name == "embed" else ")"
+            text += f", {duration(each.eta)} left)" if each.eta is not None and all_known else ")"
         if each.counts.failed:
             text += f", {each.counts.failed:,} failed"
         if each.paused:
@@ -188,6 +188,8 @@ def _words(progress: TextProgress) -> str:
         elif each.reason:
             text += f", waiting ({each.reason})"
         parts.append(text)
+        # Until a stage is done, nobody knows how much the next ones will have to do.
+        all_known = all_known and not each.left
     if "embed" in progress.stages:
         traffic = progress.stages["embed"].traffic
         parts.append(f"{traffic.in_flight} in flight")

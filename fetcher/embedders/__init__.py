@@ -64,7 +64,7 @@ def make(texts: TextSettings, settings: Settings, governor: Governor, stop: Stop
         return WordLlama(governor)
     if isinstance(texts.embedder, str) and ":" not in texts.embedder:
         raise ConfigurationError(
-            f"EMBEDDER (--embedder) is wordllama, openai or module:function, and not {texts.embedder!r}"
+            f"EMBEDDER (--embedder): expected wordllama, openai or module:function, not {texts.embedder!r}"
         )
     from fetcher.embedders.function import Function
 

@@ -7,7 +7,8 @@ import stat
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 
-from fetcher.errors import ConfigurationError
+from fetcher.errors import ConfigurationError, RequestFailed
+from fetcher.model import Outcome
 from fetcher.sources.files.names import path_of, shown, text_of
 from fetcher.texts.parsers.kinds import kind_by_name
 
@@ -118,9 +119,18 @@ def _unknown(path: str) -> Document:
 
 
 def document_at(name: str) -> Document:
-    """The document of that name as it is now; one that cannot be looked at has a size of -1."""
+    """The document of that name as it is now; one that cannot be looked at has a size of -1.
+
+    Raises RequestFailed (gone) where there is none any more, or it was a folder that can be looked into by now.
+    """
     path = path_of(name)
     try:
-        return _document(path, os.stat(path))  # noqa: PTH116
+        about = os.stat(path)  # noqa: PTH116
+        if not stat.S_ISDIR(about.st_mode):
+            return _document(path, about)
+        os.scandir(path).close()
+    except (FileNotFoundError, NotADirectoryError):
+        raise RequestFailed(Outcome.GONE, f"{shown(path)}: there is no such file any more", lasting=True) from None
     except OSError:
         return _unknown(path)
+    raise RequestFailed(Outcome.GONE, f"{shown(path)}: it is a folder", lasting=True)

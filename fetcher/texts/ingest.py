@@ -29,10 +29,11 @@ from fetcher.settings import Settings, load
 from fetcher.sources.files.names import text_of
 from fetcher.stop import Stop
 from fetcher.stores.database import Database
-from fetcher.stores.file import explained
+from fetcher.stores.file import explained, source_of
 from fetcher.stores.stages import CategoryWriter, DocumentWriter, StageStore, VectorWriter, Writer
 from fetcher.stores.texts import (
     READS,
+    SOURCE,
     STAGES,
     enlist,
     enlist_categories,
@@ -315,6 +316,8 @@ class _Run:
 
     def _items(self) -> Items:
         """The items of the mirror. Raises StoreError, ConfigurationError."""
+        if source_of(self._path) == SOURCE:
+            raise ConfigurationError(f"{self._path} holds texts alone: it mirrors nothing whose items could be read")
         kind = kind_of(self._path)
         found = Items(kind.name, kind.tables, self._options)
         if not found.have_texts:
@@ -416,16 +419,20 @@ class _Run:
 
     def _add_embed(self, backlog: Backlog) -> None:
         texts, settings = self._texts, self._settings
+        most = texts.max_embed_concurrency_max
+        if texts.embedder == "wordllama":
+            # More threads than there are processors only take memory, and the processors from the other stages.
+            most = min(most, os.cpu_count() or 1)
         governor = Governor(
             self._stop,
-            parallel=texts.max_embed_concurrency_max,
+            parallel=most,
             ceiling=texts.max_embed_requests_per_second,
             max_pause=settings.max_backoff_seconds,
-            least=texts.max_embed_concurrency_min,
+            least=min(texts.max_embed_concurrency_min, most),
             lower=settings.latency_lower_threshold or LATENCY_LOWER_THRESHOLD,
             upper=settings.latency_upper_threshold or LATENCY_UPPER_THRESHOLD,
             refusals=settings.rate_limit_adjustment_threshold,
-            first=texts.max_embed_concurrency,
+            first=min(texts.max_embed_concurrency, most),
         )
         embedder = embedders.make(texts, settings, governor, self._stop)
         self._closing.append(embedder.close)
@@ -455,7 +462,7 @@ class _Run:
             store,
             governor,
             self._stop,
-            self._plan(texts.max_embed_concurrency_max, settings.db_batch_size),
+            self._plan(most, settings.db_batch_size),
             on_batch=lambda _: backlog.look(lambda: self._work("embed", db)),
             on_progress=self._note("embed"),
             more=lambda: self._line.goes_on(*READS),

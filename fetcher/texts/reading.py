@@ -6,7 +6,6 @@ import hashlib
 import inspect
 import logging
 import os
-import stat
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, fields
 from functools import cached_property
@@ -100,7 +99,6 @@ def pieces(path: str, document: str, options: ReadingOptions, function: Parser |
     Raises RequestFailed where the document cannot be read, or not to its end: `gone` when there is no such file, else
     `malformed`. What was given before is good; records that cannot be used are named once the others have been given.
     """
-    _refuse_gone(path)
     flaws: list[str] = []
     rows: list[ChunkRow] = []
     size = count = 0
@@ -126,18 +124,6 @@ def pieces(path: str, document: str, options: ReadingOptions, function: Parser |
         more = len(flaws) - _MOST_NAMED
         named = "; ".join(flaws[:_MOST_NAMED]) + (f"; and {more:,} more" if more > 0 else "")
         raise _failed(path, f"{named}; {count:,} chunks of the rest are kept")
-
-
-def _refuse_gone(path: str) -> None:
-    """What was listed may be there no more, or may be a folder that can be looked into by now."""
-    try:
-        if stat.S_ISDIR(os.stat(path).st_mode):  # noqa: PTH116
-            os.scandir(path).close()
-            raise RequestFailed(Outcome.GONE, f"{shown(path)}: it is a folder", lasting=True)
-    except (FileNotFoundError, NotADirectoryError):
-        raise RequestFailed(Outcome.GONE, f"{shown(path)}: there is no such file any more", lasting=True) from None
-    except OSError as error:
-        raise _failed(path, os.strerror(error.errno or 0)) from None
 
 
 def _rows(path: str, document: str, options: ReadingOptions, flaws: list[str]) -> Iterator[ChunkRow]:

@@ -8,7 +8,6 @@ import threading
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from functools import partial
-from itertools import chain
 from pathlib import Path
 
 from fetcher.embedders import Embedder
@@ -25,7 +24,7 @@ from fetcher.texts.embedding import Accepted, embed_batch
 from fetcher.texts.items import Items
 from fetcher.texts.pipeline import Backlog
 from fetcher.texts.reader import Reader
-from fetcher.texts.reading import PIECE_ROWS, ChunkRow, ReadingOptions
+from fetcher.texts.reading import PIECE_BYTES, PIECE_ROWS, ChunkRow, ReadingOptions
 
 Results = Mapping[Key, Detail | Gone | Exception]
 
@@ -54,29 +53,37 @@ class Reading:
     def _piece(self, pieces: Iterator[list[ChunkRow]], version: str, part: int, count: int, last: int) -> Detail:
         """The next piece, behind `count` chunks up to the position `last`."""
         self._backlog.wait()
-        rows, flaw = self._next(pieces, kept=count > 0)
-        if rows is None:
-            return Detail({"documents": [(version, count, last)]}, part=part, flaw=flaw)
-        found: dict[str, Sequence[Row]] = {"chunks": rows, "after": [(last,)]}
-        count, last = count + len(rows), rows[-1][1]
+        rows, ended, flaw = through(self._governor, lambda: _taken(pieces, kept=count > 0))
+        found: dict[str, Sequence[Row]] = {}
+        if rows:
+            found = {"chunks": rows, "after": [(last,)]}
+            count, last = count + len(rows), rows[-1][1]
         size = sum(len(row[2]) for row in rows)
-        if len(rows) < PIECE_ROWS:
-            # It is likely the last one: a call of its own that finds the end would double the calls of small files.
-            more, flaw = self._next(pieces, kept=True)
-            if more is None:
-                return Detail({**found, "documents": [(version, count, last)]}, part=part, flaw=flaw, size=size)
-            pieces = chain((more,), pieces)
+        if ended:
+            return Detail({**found, "documents": [(version, count, last)]}, part=part, flaw=flaw, size=size)
         return Detail(found, part=part, rest=partial(self._piece, pieces, version, part + 1, count, last), size=size)
 
-    def _next(self, pieces: Iterator[list[ChunkRow]], *, kept: bool) -> tuple[list[ChunkRow] | None, str | None]:
-        """The next piece, None at the end; and what was wrong with the rest, where some of it is `kept`."""
-        try:
-            return through(self._governor, lambda: next(pieces, None)), None
-        except RequestFailed as error:
-            if not kept or not error.lasting or error.outcome is Outcome.GONE:
-                raise
-            # What came is kept, and is not read again until the document changes.
-            return None, str(error)
+
+def _taken(pieces: Iterator[list[ChunkRow]], *, kept: bool) -> tuple[list[ChunkRow], bool, str | None]:
+    """The next rows of a document, whether they are the last, and what was wrong with those behind them.
+
+    The end is looked for at once where it is near: a call of its own to find it would double those of small files. What
+    is wrong is an error as long as nothing of the document is `kept`.
+    """
+    rows: list[ChunkRow] = []
+    size = 0
+    try:
+        while (piece := next(pieces, None)) is not None:
+            rows += piece
+            size += sum(len(row[2]) for row in piece)
+            if len(rows) >= PIECE_ROWS or size >= PIECE_BYTES // 4:
+                return rows, False, None
+    except RequestFailed as error:
+        if not (rows or kept) or not error.lasting or error.outcome is Outcome.GONE:
+            raise
+        # What came is kept, and is not read again until the document changes.
+        return rows, True, str(error)
+    return rows, True, None
 
 
 class ReadingItems:
