@@ -550,7 +550,7 @@ COMMAND = [sys.executable, "-m", "fetcher"]
 @pytest.mark.timeout(240)
 def test_a_run_killed_again_and_again_ends_in_what_an_undisturbed_one_makes(tmp_path: Path) -> None:
     books = tmp_path / "books"
-    for number in range(6):
+    for number in range(4):
         write_book(books, f"book{number}", chapters=10, paragraphs=20)
     options = ["--chunk-size", "200", "--chunk-overlap", "0", "--embedder", "tests.texts:embed_here", "--readers", "2"]
     killed, whole = tmp_path / "killed.db", tmp_path / "whole.db"
@@ -560,7 +560,7 @@ def test_a_run_killed_again_and_again_ends_in_what_an_undisturbed_one_makes(tmp_
         return [*COMMAND, "ingest", str(books), str(db), *options]
 
     chance = random.Random(3)
-    for _ in range(6):
+    for _ in range(4):
         before = one(killed, "SELECT count(*) FROM vectors") if killed.exists() else 0
         process = subprocess.Popen(command(killed), env=environment, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE)
         with process:

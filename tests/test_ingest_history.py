@@ -228,7 +228,7 @@ def check(history: Sequence[Any], last: Run) -> None:
 
 
 @pytest.mark.usefixtures("no_threads_left")
-@settings(max_examples=10, deadline=None, suppress_health_check=[HealthCheck.too_slow])
+@settings(max_examples=7, deadline=None, suppress_health_check=[HealthCheck.too_slow])
 @given(_histories, st.builds(Run, parser=st.sampled_from(PARSERS), domain=st.sampled_from([None, "d"])))
 def test_any_history_ends_in_what_a_first_run_makes(history: Sequence[Any], last: Run) -> None:
     check(history, last)
