@@ -74,7 +74,9 @@ def make(path: Path, count: int, dimension: int) -> None:
         while some := list(itertools.islice(numbered, IN_DOCUMENT)):
             document = some[0][0] // IN_DOCUMENT + 1
             name = f"book{document}.txt"
-            conn.execute("INSERT INTO documents (number, name, first_seen_at, listed_at) VALUES (?, ?, 0, 0)", [document, name])
+            conn.execute(
+                "INSERT INTO documents (number, name, first_seen_at, listed_at) VALUES (?, ?, 0, 0)", [document, name]
+            )
             rows = [
                 (at + 1, chunk_id(name, place), document, place, text, text_hash(text))
                 for place, (at, text) in enumerate(some)
