@@ -203,7 +203,9 @@ def test_small_files_share_transactions_of_that_many(tmp_path: Path) -> None:
         return put(store, batch, state)
 
     with mock.patch.object(StageStore, "commit", noted):
-        run(tmp_path / "in", tmp_path / "t.db", Embedder(), db_batch_size=20, db_batch_seconds=60, embed_batch_size=40)
+        # One after the other: of two that come at once the second is in the batch that the first has filled.
+        one_by_one = {"reader_processes": 1, "embed_batch_size": 40}
+        run(tmp_path / "in", tmp_path / "t.db", Embedder(), db_batch_size=20, db_batch_seconds=60, **one_by_one)
     assert written[:2] == [20, 20]
 
 
