@@ -600,7 +600,7 @@ class _Parts:
             order=order,
             start_from=settings.start_from,
             full=settings.full_update,
-            min_free=_kept_free(path, settings.min_free_disk_mb * 1_000_000),
+            min_free=kept_free(path, settings.min_free_disk_mb * 1_000_000),
             limit=limit,
             transform=transform.name if transform is not None else None,
         )
@@ -612,7 +612,7 @@ class _Parts:
         return cls(settings, path, source, stop, governor, client, base_url, asked, plan, bound, stage)
 
 
-def _kept_free(path: Path, most: int) -> int:
+def kept_free(path: Path, most: int) -> int:
     """How many bytes of the disk are left free: of a small disk not more than a small part."""
     try:
         return min(most, int(shutil.disk_usage(path.absolute().parent).total * SMALL_PART))

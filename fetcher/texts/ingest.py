@@ -23,7 +23,7 @@ from fetcher.errors import ConfigurationError, FetcherError, Interrupted
 from fetcher.export.replacement import make_folder
 from fetcher.governor import Governor
 from fetcher.metrics import Latency
-from fetcher.mirror import kind_of
+from fetcher.mirror import kept_free, kind_of
 from fetcher.model import Key, Latencies, Outcome, Plan, Progress, Stage, Summary
 from fetcher.settings import Settings, load
 from fetcher.sources.files.names import text_of
@@ -383,7 +383,7 @@ class _Run:
             max_backoff=settings.max_backoff_seconds,
             max_outage=settings.max_outage_seconds,
             order="oldest",
-            min_free=settings.min_free_disk_mb * 1_000_000,
+            min_free=kept_free(self._path, settings.min_free_disk_mb * 1_000_000),
         )
 
     def _add_read(self, stage: Stage, governor: Governor, backlog: Backlog, batch_size: int, among: str = "1") -> None:
