@@ -10,7 +10,7 @@ import click
 
 from fetcher.cli import EXIT_CODES
 from fetcher.cli.running import running_options, setting_options
-from fetcher.cli.stages import follow_stages
+from fetcher.cli.stages import follow_stages, stage_options
 from fetcher.stores.file import source_of
 from fetcher.texts.ingest import embed as run
 from fetcher.texts.settings import TextSettings
@@ -19,15 +19,7 @@ from fetcher.texts.settings import TextSettings
 @click.command(epilog=EXIT_CODES)
 @click.argument("db", type=click.Path(path_type=Path))
 @click.option("--from", "origin", type=click.Choice(["items"]), help="read the texts of the mirror's items first")
-@click.option(
-    "--aggregate", type=click.Path(path_type=Path), metavar="DIR", help="keep a JSON file for each category in DIR"
-)
-@click.option(
-    "--config", type=click.Path(path_type=Path), metavar="FILE", help="settings from a JSON file, by their names"
-)
-@click.option(
-    "--report", type=click.Path(path_type=Path), metavar="FILE", help="write the figures of each stage as JSON"
-)
+@stage_options
 @partial(setting_options, models=[TextSettings], without=("parser", "reader_processes"))
 @running_options
 def embed(

@@ -10,7 +10,7 @@ import click
 
 from fetcher.cli import EXIT_CODES
 from fetcher.cli.running import running_options, setting_options
-from fetcher.cli.stages import follow_stages
+from fetcher.cli.stages import follow_stages, stage_options
 from fetcher.errors import ConfigurationError
 from fetcher.texts.ingest import ingest as run
 from fetcher.texts.settings import TextSettings
@@ -18,15 +18,7 @@ from fetcher.texts.settings import TextSettings
 
 @click.command(epilog=EXIT_CODES)
 @click.argument("paths", nargs=-1, required=True, metavar="PATH... DB", type=click.Path())
-@click.option(
-    "--aggregate", type=click.Path(path_type=Path), metavar="DIR", help="keep a JSON file for each category in DIR"
-)
-@click.option(
-    "--config", type=click.Path(path_type=Path), metavar="FILE", help="settings from a JSON file, by their names"
-)
-@click.option(
-    "--report", type=click.Path(path_type=Path), metavar="FILE", help="write the figures of each stage as JSON"
-)
+@stage_options
 @partial(setting_options, models=[TextSettings])
 @running_options
 def ingest(

@@ -18,7 +18,7 @@ import click
 from tqdm import tqdm
 
 from fetcher.cli.report import LINE_SECONDS, json_line
-from fetcher.cli.running import same_command, settings_for, spare_pandas
+from fetcher.cli.running import F, same_command, settings_for, spare_pandas
 from fetcher.errors import ConfigurationError, FetcherError, Interrupted
 from fetcher.metrics import QUANTILES, quantile
 from fetcher.model import Latencies, Progress
@@ -33,6 +33,19 @@ from fetcher.words import counted, duration
 S = TypeVar("S", TextSummary, TextSummary | None)
 
 _VERBS = {"read": "read", "read-items": "read", "embed": "embedded", "aggregate": "written"}
+
+
+def stage_options(command: F) -> F:
+    """Give `command` the options that all runs of stages have."""
+    file = click.Path(path_type=Path)
+    # Decorators stack up from below, and --help shows the last one first.
+    for option, metavar, text in (
+        ("--report", "FILE", "write the figures of each stage as JSON"),
+        ("--config", "FILE", "settings from a JSON file, by their names"),
+        ("--aggregate", "DIR", "keep a JSON file for each category in DIR"),
+    ):
+        command = click.option(option, type=file, metavar=metavar, help=text)(command)
+    return command
 
 
 def follow_stages(

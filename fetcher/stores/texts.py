@@ -167,13 +167,16 @@ def enlist(db: Database, source: str, stage: str, documents: Collection[tuple[st
         )
         count(conn, source, "embed", work=queued)
         wanted = sorted(name for name, version, _ in documents if known.get(name) != version)
-        again = Worklist(conn, source).make_due(stage, wanted)
-        added = conn.executemany(
-            "INSERT OR IGNORE INTO work (source, stage, key, due_at) VALUES (?, ?, ?, 0)",
-            [(source, stage, name) for name in wanted],
-        ).rowcount
-        count(conn, source, stage, work=max(0, added) + again, parked=-again)
-    return max(0, added) + again
+        return _make_due(conn, source, stage, wanted)
+
+
+def _make_due(conn: sqlite3.Connection, source: str, stage: str, keys: Sequence[Key]) -> int:
+    """Make these due that are not, whether they are new or failed for good; how many these are."""
+    again = Worklist(conn, source).make_due(stage, keys)
+    statement = "INSERT OR IGNORE INTO work (source, stage, key, due_at) VALUES (?, ?, ?, 0)"
+    added = max(0, conn.executemany(statement, [(source, stage, key) for key in keys]).rowcount)
+    count(conn, source, stage, work=added + again, parked=-again)
+    return added + again
 
 
 def listing_time(conn: sqlite3.Connection, now: int) -> int:
@@ -285,13 +288,7 @@ def enlist_categories(db: Database, source: str, *, everything: bool = False) ->
         found = db.conn.execute(
             f"SELECT domain, category FROM categories WHERE {'1' if everything else 'changes > written'}"
         ).fetchall()
-        again = Worklist(db.conn, source).make_due("aggregate", [category_key(*each) for each in found])
-        added = db.conn.executemany(
-            "INSERT OR IGNORE INTO work (source, stage, key, due_at) VALUES (?, 'aggregate', ?, 0)",
-            [(source, category_key(*each)) for each in found],
-        ).rowcount
-        count(db.conn, source, "aggregate", work=max(0, added) + again, parked=-again)
-    return max(0, added) + again
+        return _make_due(db.conn, source, "aggregate", [category_key(*each) for each in found])
 
 
 def category_key(domain: str, category: str) -> str:
