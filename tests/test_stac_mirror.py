@@ -452,6 +452,7 @@ def test_ctrl_c_ends_a_run_within_two_seconds(db: Path, simulate: Simulate) -> N
 
 def test_interrupted_runs_lose_nothing(db: Path, simulate: Simulate) -> None:
     world = StacWorld(seed=11, items=500)
+    there = set(world.all_keys())
     simulator = simulate(world)
     for batches in (1, 2, 3):
         stop = Stop()
@@ -465,6 +466,9 @@ def test_interrupted_runs_lose_nothing(db: Path, simulate: Simulate) -> None:
         with pytest.raises(Interrupted):
             stac(db, simulator, db_batch_size=8, stop=stop, on_batch=on_batch)
         world.add(3, datetime=f"201{batches + 5}-06-06T06:06:06Z")
+    stac(db, simulator)
+    assert set(keys(db)) >= there
+    # What came late into a window that was proven before, and tells of no update, is found by a new sweep.
     stac(db, simulator, full_update=True)
     assert_whole(db, world, simulator)
 
