@@ -22,12 +22,14 @@ from fetcher.engine import Engine
 from fetcher.errors import ConfigurationError, FetcherError, Interrupted
 from fetcher.export.replacement import make_folder
 from fetcher.governor import Governor
+from fetcher.line import Line, Unlisted
 from fetcher.metrics import Latency
 from fetcher.mirror import kept_free, kind_of
 from fetcher.model import Key, Latencies, Outcome, Plan, Progress, Stage, Summary
 from fetcher.settings import Settings, load
 from fetcher.sources.files.names import text_of
 from fetcher.stop import Stop
+from fetcher.stores.connections import Connections
 from fetcher.stores.database import Database
 from fetcher.stores.file import explained, source_of
 from fetcher.stores.stages import CategoryWriter, DocumentWriter, StageStore, VectorWriter, Writer
@@ -47,14 +49,14 @@ from fetcher.stores.texts import (
     unlist,
     unpark,
 )
+from fetcher.texts.backlog import Backlog
 from fetcher.texts.documents import Document, scan
 from fetcher.texts.items import Items
 from fetcher.texts.parsers.kinds import SUFFIXES
-from fetcher.texts.pipeline import Backlog, Line, Unlisted
 from fetcher.texts.reader import Reader
 from fetcher.texts.reading import ReadingOptions
 from fetcher.texts.settings import LATENCY_LOWER_THRESHOLD, LATENCY_UPPER_THRESHOLD, TextSettings
-from fetcher.texts.stages import Aggregating, Connections, Embedding, Reading, ReadingItems
+from fetcher.texts.stages import Aggregating, Embedding, Reading, ReadingItems
 
 log = logging.getLogger("fetcher")
 

@@ -3,10 +3,7 @@
 from __future__ import annotations
 
 import json
-import sqlite3
-import threading
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
 
@@ -17,12 +14,12 @@ from fetcher.export import write_category
 from fetcher.governor import Governor
 from fetcher.model import GONE, Detail, Gone, Key, Outcome, Row
 from fetcher.stop import Stop
-from fetcher.stores.file import connect_readonly, explained
+from fetcher.stores.connections import Connections
 from fetcher.stores.texts import other_model, texts_of
+from fetcher.texts.backlog import Backlog
 from fetcher.texts.documents import document_at
 from fetcher.texts.embedding import Accepted, embed_batch
 from fetcher.texts.items import Items
-from fetcher.texts.pipeline import Backlog
 from fetcher.texts.reader import Reader
 from fetcher.texts.reading import PIECE_BYTES, PIECE_ROWS, ChunkRow, ReadingOptions
 
@@ -242,30 +239,6 @@ class Aggregating:
             self.unchanged.add(key)
         self._rest_until = self._stop.now() + 9 * (self._stop.now() - began)
         return Detail({"categories": [(domain, category, state)]})
-
-
-class Connections:
-    """A read-only connection for each thread that asks. To be closed: the last to close a file empties its log."""
-
-    def __init__(self, path: Path) -> None:
-        self._path = path
-        self._local = threading.local()
-        self._open: list[sqlite3.Connection] = []
-
-    @contextmanager
-    def reading(self) -> Iterator[sqlite3.Connection]:
-        """The thread's connection. Raises StoreError."""
-        conn: sqlite3.Connection | None = getattr(self._local, "conn", None)
-        if conn is None:
-            conn = self._local.conn = connect_readonly(self._path, any_thread=True)
-            self._open.append(conn)
-        with explained(self._path):
-            yield conn
-
-    def close(self) -> None:
-        """Close all of them."""
-        for conn in self._open:
-            conn.close()
 
 
 def _or_error(call: Callable[[str], Detail | Gone], key: str) -> Detail | Gone | Exception:
