@@ -16,12 +16,13 @@ from fetcher import Interrupted
 from fetcher.engine import Engine
 from fetcher.errors import RequestFailed
 from fetcher.governor import Governor
-from fetcher.line import Backlog, Line, Unlisted
+from fetcher.line import Line, Unlisted
 from fetcher.model import GONE, Detail, Key, Outcome, Plan, Stage, Summary
 from fetcher.stop import Stop
 from fetcher.stores.database import Database
 from fetcher.stores.stages import StageStore, VectorWriter
 from fetcher.stores.texts import count, open_texts, texts_of
+from fetcher.texts.backlog import Backlog
 from tests.fakes import FakeStop
 from tests.helpers import column, eventually, query
 from tests.texts import assert_totals
