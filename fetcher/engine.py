@@ -158,7 +158,7 @@ class Engine:
         self._answered_at = self._stop.now()
         self._tally.begin(start.queued, density, self._answered_at)
         self._on_start(start)
-        if start.estimate is not None:
+        if start.estimate is not None and self._source.scopes:
             self._store.prepare_load(min(start.estimate, self._plan.limit or start.estimate))
 
     def _first_answer(self) -> Interval | Mapping[Scope, Interval]:
@@ -367,7 +367,9 @@ class Engine:
 
     def _give_up_waiting(self) -> None:
         """Raise RemoteError once there was no good answer for too long, whatever kept it away."""
-        if self._room.cramped:
+        idle = not (self._window or self._flying() or self._listings.unfinished or self._outage.in_doubt)
+        if self._room.cramped or idle:
+            # Where nothing is asked nobody fails to answer.
             self._answered_at = self._stop.now()
         if self._stop.now() - self._answered_at <= self._plan.max_outage:
             return
@@ -495,7 +497,8 @@ class Engine:
 
     def _complete(self) -> Summary:
         limited = self._tally.limit_left == 0
-        if not limited and self._plan.bounds is None and not self._listings.unlisted:
+        listed = self._source.scopes and self._plan.bounds is None and not self._listings.unlisted
+        if not limited and listed:
             self._store.end_sweep(self._source.scopes)
         if not limited:
             self._store.finish_load()

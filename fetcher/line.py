@@ -19,7 +19,8 @@ TICK_SECONDS = 0.5
 class Unlisted:
     """What an engine has for a source where nothing is listed: its work is in the database.
 
-    `first` is called before all else, and `life` to see whether a host is there again; both raise RequestFailed.
+    `first` is called before all else, and where something is denied; `life` to see whether a host is there again. Both
+    raise RequestFailed. `login_scopes` are those whose items only a login shows.
     """
 
     head: str = "what is asked first"
@@ -27,10 +28,10 @@ class Unlisted:
     login_hint: str = ""
     first: Callable[[], object] = lambda: None
     life: Callable[[], object] = lambda: None
+    login: str = ""
+    login_scopes: tuple[Scope, ...] = ()
 
     scopes: ClassVar[tuple[Scope, ...]] = ()
-    login_scopes: ClassVar[tuple[Scope, ...]] = ()
-    login: ClassVar[str] = ""
     walks: ClassVar[int] = 1
     numbered: ClassVar[bool] = True
     lists_anew: ClassVar[bool] = False

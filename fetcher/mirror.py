@@ -58,6 +58,7 @@ from fetcher.stores.sqlite import SqliteStore
 from fetcher.stores.texts import SOURCE as TEXTS
 from fetcher.stores.verify import Verdict
 from fetcher.stores.verify import verify as check
+from fetcher.stores.worklist import ITEM
 from fetcher.transform import Transform
 from fetcher.words import said
 
@@ -204,29 +205,14 @@ def _run(
     prepare: Callable[[SqliteStore], bool] = lambda _: True,
 ) -> Summary | None:
     """One run; None when `prepare` finds that there is nothing to do."""
-    parts = _Parts.make(source, db, settings, run.stop, run.session, limit=run.limit, order=run.order)
-    path = parts.path
-    store = SqliteStore.open(
-        path,
-        parts.source.name,
-        parts.source.tables,
-        parts.base_url,
-        views=of(parts.source, "views"),
-        description=of(parts.source, "description"),
-        clock=parts.stop.time,
-        warn=log.warning,
-        stopped=parts.stop.is_set,
-        allow_network=parts.settings.allow_network_file_system,
-    )
+    parts = Parts.make(source, db, settings, run.stop, run.session, limit=run.limit, order=run.order)
+    store = parts.open_store()
     try:
         if not prepare(store):
             return None
         store.begin_sweep(full=parts.plan.full)
         store.remember(parts.options)
-        if parts.client is not None:
-            host = urlsplit(parts.base_url).netloc
-            parts.governor.recall(store.learned(host))
-            store.learn(host, parts.governor.learned)
+        parts.learn_by(store)
         metrics = MetricsFile(parts.settings.metrics_file, parts.source.name) if parts.settings.metrics_file else None
 
         def on_progress(progress: Progress) -> None:
@@ -261,7 +247,7 @@ def preview(
     **settings: Any,
 ) -> Preview:
     """What `fetch` with these arguments would do; asks the API once and writes nothing."""
-    parts = _Parts.make(source, db, settings, Stop(), session, limit=limit, order=order)
+    parts = Parts.make(source, db, settings, Stop(), session, limit=limit, order=order)
     store = SqliteStore.peek(parts.path, parts.source.name, parts.source.tables)
     try:
         universe = parts.listing.universe()
@@ -295,7 +281,7 @@ def remaining(source: Source, client: Client, path: Path, universe: Interval | M
             store.close()
 
 
-def _estimate(start: Start, parts: _Parts, limit: int | None) -> Preview:
+def _estimate(start: Start, parts: Parts, limit: int | None) -> Preview:
     settings = parts.settings
     if start.estimate is None:
         return Preview(start, None, None, None)
@@ -394,6 +380,9 @@ class _Listing:
 _NOTHING_MORE = Detail({})
 _MISSING: Any = None
 
+_Results = Mapping[Key, Detail | Gone | Exception]
+_Calls = Callable[[Sequence[Key]], _Results]
+
 
 def _ask(source: Source, what: str, *args: Any) -> Any:
     """What a method of a source gives; any error that it does not raise on purpose is one of the source."""
@@ -459,27 +448,34 @@ def _strange(source: Source, what: str, found: object, wanted: str) -> SourceErr
     return SourceError(f"the source {source.name} gave {said(repr(found)):.60} for {what}, not {wanted}")
 
 
-def _details(source: Source, client: Client | None, keys: Sequence[Key]) -> Mapping[Key, Detail | Gone | Exception]:
-    """The stage `detail`: one request a key, a failure being that key's alone."""
+def _details(source: Source, client: Client | None, keys: Sequence[Key]) -> _Results:
+    """The stage `detail`: one request a key, a failure being that key's alone, unless the source has a way for many."""
+    if of(source, "details") is None:
+        return _one_by_one(source, "detail", client, keys)
+    try:
+        found = _ask(source, "details", client, keys)
+        if not isinstance(found, Mapping):
+            raise _strange(source, "details", found, "a dict")
+    except FetcherError as error:
+        return dict.fromkeys(keys, _alone(error))
+    return _checked(source, "details", {key: found.get(key, _MISSING) for key in keys})
+
+
+def _one_by_one(source: Source, what: str, client: Client | None, keys: Sequence[Key]) -> _Results:
+    """What the source's method `what` gives for each key, a failure being that key's alone."""
     results: dict[Key, Detail | Gone | Exception] = {}
-    together = of(source, "details") is not None
-    if together:
+    for key in keys:
         try:
-            found = _ask(source, "details", client, keys)
-            if not isinstance(found, Mapping):
-                raise _strange(source, "details", found, "a dict")
-            results = {key: found.get(key, _MISSING) for key in keys}
+            results[key] = _ask(source, what, client, key)
         except FetcherError as error:
-            results = dict.fromkeys(keys, _alone(error))
-    else:
-        for key in keys:
-            try:
-                results[key] = _ask(source, "detail", client, key)
-            except FetcherError as error:
-                results[key] = _alone(error)
+            results[key] = _alone(error)
+    return _checked(source, what, results)
+
+
+def _checked(source: Source, what: str, results: dict[Key, Detail | Gone | Exception]) -> _Results:
+    """The results, and an error instead of what is none."""
     for key, result in results.items():
         if not isinstance(result, Detail | Gone | FetcherError):
-            what = "details" if together else "detail"
             results[key] = _alone(_strange(source, what, result, "a Detail or GONE"))
     return results
 
@@ -491,18 +487,14 @@ def _alone(error: FetcherError) -> FetcherError:
     return RequestFailed(Outcome.MALFORMED, str(error), lasting=True)
 
 
-def _transformed(
-    transform: Transform,
-    run: Callable[[Sequence[Key]], Mapping[Key, Detail | Gone | Exception]],
-    keys: Sequence[Key],
-) -> Mapping[Key, Detail | Gone | Exception]:
+def _transformed(transform: Transform, run: _Calls, keys: Sequence[Key]) -> _Results:
     """What a stage gives, its rows gone through the user's function."""
     return transform.details(run(keys))
 
 
 @dataclass(frozen=True, slots=True)
-class _Parts:
-    """What a run is put together from."""
+class Parts:
+    """What a run is put together from; `close` lets go of its connections."""
 
     settings: Settings
     path: Path
@@ -515,8 +507,32 @@ class _Parts:
     plan: Plan
     listing: _Listing
     stage: Stage
+    item_stage: Stage | None
+
+    def open_store(self) -> SqliteStore:
+        """The database, open for writing; made where there is none. Raises StoreError, ConfigurationError."""
+        return SqliteStore.open(
+            self.path,
+            self.source.name,
+            self.source.tables,
+            self.base_url,
+            views=of(self.source, "views"),
+            description=of(self.source, "description"),
+            clock=self.stop.time,
+            warn=log.warning,
+            stopped=self.stop.is_set,
+            allow_network=self.settings.allow_network_file_system,
+        )
+
+    def learn_by(self, store: SqliteStore) -> None:
+        """Go on with what `store` knows of the host, and have it written down what is learned."""
+        if self.client is not None:
+            host = urlsplit(self.base_url).netloc
+            self.governor.recall(store.learned(host))
+            store.learn(host, self.governor.learned)
 
     def close(self) -> None:
+        """Close the connections."""
         if self.client is not None:
             self.client.close()
 
@@ -531,7 +547,8 @@ class _Parts:
         *,
         limit: int | None,
         order: Order,
-    ) -> _Parts:
+    ) -> Parts:
+        """Put them together. Raises ConfigurationError, and what a source raises that has to ask the API first."""
         settings = load(Settings, {key: value for key, value in given.items() if key in Settings.model_fields})
         path = Path(db) if db is not None else settings.db_path
         kind = source_for(name, path)
@@ -604,12 +621,25 @@ class _Parts:
             limit=limit,
             transform=transform.name if transform is not None else None,
         )
-        run = partial(_details, source, client)
+
+        run: _Calls = partial(_details, source, client)
+        ask: _Calls = partial(_one_by_one, source, "item", client)
         if transform is not None:
-            run = partial(_transformed, transform, run)
-        stage = Stage("detail", run, of(source, "batch"))
-        bound = _Listing(source, client, transform)
-        return cls(settings, path, source, stop, governor, client, base_url, asked, plan, bound, stage)
+            run, ask = partial(_transformed, transform, run), partial(_transformed, transform, ask)
+        return cls(
+            settings,
+            path,
+            source,
+            stop,
+            governor,
+            client,
+            base_url,
+            asked,
+            plan,
+            _Listing(source, client, transform),
+            Stage("detail", run, of(source, "batch")),
+            Stage(ITEM, ask) if of(source, "item") is not None else None,
+        )
 
 
 def kept_free(path: Path, most: int) -> int:

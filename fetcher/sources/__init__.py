@@ -164,6 +164,10 @@ class Defaults:
     details: Callable[[Any, Sequence[Any]], Mapping[Any, Detail | Gone | Exception]] | None = None
     """`details(client, keys)`: those of up to `batch` items at once, where that costs less; each gets its result."""
 
+    item: Callable[[Any, Any], Detail | Gone] | None = None
+    """`item(client, key)`: an item that was asked for by its key alone, its row being that of the items' table in the
+    Detail. What needs a request of its own beyond that is asked for by `detail`. Raises RequestFailed."""
+
     batch: int = 1
     """How many items `details` is asked for at once, at most."""
 

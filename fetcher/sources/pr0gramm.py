@@ -236,6 +236,20 @@ class Pr0gramm:
             rest = Interval(unlisted.hi + 1, hole.hi)
         return unlisted, walk.after(hole=rest) if rest.size else None
 
+    def item(self, client: Client, key: int) -> Detail:
+        """One item without its tags and comments: the API lists those around it, so it is picked by its id.
+
+        That there is none, or that it is of another kind than those asked for, the API says itself.
+        """
+        answer = client.get("/items/get", {"id": key, "flags": sum(map(int, self.scopes))})
+        notes: list[str] = []
+        rows, failures = self._item_rows(answer, notes)
+        for row in rows:
+            if row[0] == key:
+                return Detail({ITEMS.name: [row]}, tuple(notes))
+        flaw = next((each.message for each in failures if each.key == key), "it is not on the page around it")
+        raise _with_body(malformed(flaw), answer)
+
     def detail(self, client: Client, key: int) -> Detail | Gone:
         """The tags and comments of one item. One without any is a good answer."""
         answer = client.get("/items/info", {"itemId": key}, self._info.parse)

@@ -37,11 +37,11 @@ def for_keys(conn: sqlite3.Connection, statement: str, keys: Sequence[Key], *val
     return changed
 
 
-def array_for_keys(conn: sqlite3.Connection, statement: str, keys: Sequence[Key]) -> list[Any]:
+def array_for_keys(conn: sqlite3.Connection, statement: str, keys: Sequence[Key], *values: Any) -> list[Any]:
     """What a SELECT of a JSON array that ends in IN gives for many keys."""
     found: list[Any] = []
     for some in parts(keys, PARAMETERS):
-        found += array(conn, f"{statement}({marks(len(some))})", some)
+        found += array(conn, f"{statement}({marks(len(some))})", [*values, *some])
     return found
 
 

@@ -66,6 +66,13 @@ def m007_stages(db: Database) -> None:
     db.execute("ALTER TABLE runs ADD COLUMN stage TEXT NOT NULL DEFAULT 'detail'")
 
 
+def m008_jobs(db: Database) -> None:
+    """Ids that were submitted over HTTP: jobs, their batches, and how ids ended that are not simply stored."""
+    db.execute("ALTER TABLE sources ADD COLUMN batch_triggered_at REAL")
+    for statement in _JOBS:
+        db.execute(statement)
+
+
 STEPS: tuple[Callable[[Database], None], ...] = (
     m001_engine_tables,
     m002_scopes,
@@ -74,6 +81,7 @@ STEPS: tuple[Callable[[Database], None], ...] = (
     m005_wanted,
     m006_described,
     m007_stages,
+    m008_jobs,
 )
 """In their order; a step is known by its name."""
 
@@ -181,4 +189,63 @@ _FIRST = (
         paused_until INTEGER,
         reason TEXT
     ) STRICT""",
+)
+
+_JOBS = (
+    """CREATE TABLE jobs (
+        number INTEGER PRIMARY KEY,
+        id TEXT NOT NULL UNIQUE,
+        source TEXT NOT NULL,
+        priority INTEGER NOT NULL,
+        idempotency_key TEXT UNIQUE,
+        digest TEXT,
+        created_at REAL NOT NULL,
+        started_at REAL,
+        finished_at REAL,
+        ids INTEGER NOT NULL,
+        batches INTEGER NOT NULL,
+        waiting INTEGER NOT NULL,
+        triggered INTEGER NOT NULL DEFAULT 0,
+        stored INTEGER NOT NULL DEFAULT 0,
+        gone INTEGER NOT NULL DEFAULT 0,
+        failed INTEGER NOT NULL DEFAULT 0,
+        cancelled INTEGER NOT NULL DEFAULT 0
+    ) STRICT""",
+    # The next batch is that of the first job here.
+    "CREATE INDEX jobs_waiting ON jobs (priority DESC, number) WHERE waiting > 0",
+    "CREATE INDEX jobs_open ON jobs (number) WHERE finished_at IS NULL",
+    """CREATE TABLE job_batches (
+        job INTEGER NOT NULL REFERENCES jobs,
+        number INTEGER NOT NULL,
+        ids TEXT NOT NULL,
+        retry TEXT,
+        status TEXT NOT NULL DEFAULT 'yet_to_start',
+        triggered_at REAL,
+        finished_at REAL,
+        size INTEGER NOT NULL,
+        stored INTEGER NOT NULL DEFAULT 0,
+        gone INTEGER NOT NULL DEFAULT 0,
+        failed INTEGER NOT NULL DEFAULT 0,
+        cancelled INTEGER NOT NULL DEFAULT 0,
+        PRIMARY KEY (job, number)
+    ) STRICT, WITHOUT ROWID""",
+    "CREATE INDEX job_batches_waiting ON job_batches (job, number) WHERE status = 'yet_to_start'",
+    # What was triggered and has not ended: by key, since that is what the end of work names.
+    """CREATE TABLE job_work (
+        key INTEGER NOT NULL,
+        job INTEGER NOT NULL,
+        batch INTEGER NOT NULL,
+        PRIMARY KEY (key, job)
+    ) STRICT, WITHOUT ROWID""",
+    "CREATE INDEX job_work_batch ON job_work (job, batch)",
+    """CREATE TABLE job_failures (
+        job INTEGER NOT NULL REFERENCES jobs,
+        batch INTEGER NOT NULL,
+        key INTEGER NOT NULL,
+        outcome TEXT NOT NULL,
+        message TEXT NOT NULL,
+        attempts INTEGER NOT NULL,
+        ended_at REAL NOT NULL,
+        PRIMARY KEY (job, batch, key)
+    ) STRICT, WITHOUT ROWID""",
 )

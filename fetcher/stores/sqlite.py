@@ -41,11 +41,12 @@ from fetcher.stores.bulk import array, array_for_keys, decode, for_keys, insert
 from fetcher.stores.database import Database
 from fetcher.stores.file import REFUSED, explained, is_made, is_new
 from fetcher.stores.indexes import LARGE, Indexes
+from fetcher.stores.jobs import settle
 from fetcher.stores.proofs import Proofs
 from fetcher.stores.runs import Runs, after
 from fetcher.stores.schema import DETAILED, Statements, make_table, make_views, quoted
 from fetcher.stores.search import Search
-from fetcher.stores.worklist import Worklist
+from fetcher.stores.worklist import ITEM, Worklist
 
 _MIRROR, _REFRESH = 0, -1
 _MANY = 200_000  # items whose index is not made in a moment
@@ -70,6 +71,7 @@ class SqliteStore:
         self.path = path
         self.source = source
         self._clock = clock
+        self._tables = tables
         self._item = tables[0]
         self._children = {table.name: table for table in tables if table.parent is not None}
         others = [table for table in tables[1:] if table.parent is None]
@@ -137,11 +139,22 @@ class SqliteStore:
         store.close()
         return None
 
-    def _use(self, db: Database) -> None:
+    def beside(self, stage: str = "detail") -> SqliteStore:
+        """Another store of the same file, for another thread, whose runs are of `stage`; closed with this one."""
+        other = SqliteStore(self.path, self.source, self._tables, self._clock)
+        other._use(self._db.beside(), stage)
+        return other
+
+    @property
+    def db(self) -> Database:
+        """The open file."""
+        return self._db
+
+    def _use(self, db: Database, stage: str = "detail") -> None:
         self._db, self._conn = db, db.conn
         self._proofs = Proofs(db.conn, self._sql, self.source)
         self._work = Worklist(db.conn, self.source)
-        self._runs = Runs(db, self.source, self._clock)
+        self._runs = Runs(db, self.source, self._clock, stage)
 
     def close(self) -> None:
         """Close the file and let go of its lock."""
@@ -387,6 +400,7 @@ class SqliteStore:
         try:
             with self._db.transaction():
                 done = self._write(batch)
+                self._settle_jobs(batch, done)
                 self._runs.write(state, done)
             return done
         except REFUSED as error:
@@ -443,7 +457,11 @@ class SqliteStore:
         if brought:
             self._replace(brought, stored, fetched_before)
         fetched = len(brought.keys() - fetched_before)
-        fetched += self._write_details(batch.details, now, batch.parts)
+        if batch.stage == ITEM:
+            seen, added, again = self._write_asked(batch.details, now)
+            new, queued, parked = new + seen, queued + added + again, parked - again
+        else:
+            fetched += self._write_details(batch.details, now, batch.parts)
         ended = 0
         if batch.gone:
             for_keys(self._conn, self._sql.gone, batch.gone, now)
@@ -590,6 +608,30 @@ class SqliteStore:
         if self._sql.numbered and page.proven is not None and set(page.scopes).issuperset(self._scopes()):
             usable |= {key for key in parked if key in page.proven} - {failure.key for failure in page.failures}
         return self._work.forget("item", sorted(usable)) if usable else 0
+
+    def _write_asked(self, details: Mapping[Key, Detail], now: int) -> tuple[int, int, int]:
+        """Items that were asked for by their keys, and are to be fetched like listed ones; they prove nothing.
+
+        How many were new, how much work was added for them, and how much that had failed for good is due again.
+        """
+        rows = [row for key in sorted(details) for row in details[key].rows.get(self._item.name, ())]
+        keys = [row[0] for row in rows]
+        if not keys:
+            return 0, 0, 0
+        sweep = self.sweep().number
+        known = array_for_keys(self._conn, f"{self._sql.known}IN ", keys)
+        counted = self._proofs.count_keys(keys, sweep)
+        insert(self._conn, self._sql, self._item.name, [(*row, now, now, None) for row in rows])
+        more = self._proofs.count_keys(keys, sweep)
+        more.subtract(counted)
+        self._proofs.add_counts(more, sweep)
+        return len(keys) - len(known), *self._work.pass_on(ITEM, keys, "detail")
+
+    def _settle_jobs(self, batch: Batch, done: Committed) -> None:
+        """Tell the jobs that wait for them how keys have ended; an item that was only asked for is fetched yet."""
+        stored = [key for key in done.stored if batch.stage != ITEM or not batch.details[key].rows.get(self._item.name)]
+        failed = [each for each in done.failed if each.stage == batch.stage]
+        settle(self._conn, stored, batch.gone, failed, self._clock())
 
     def _write_details(self, details: Mapping[Key, Detail], now: int, parts: Sequence[tuple[Key, Detail]] = ()) -> int:
         """The rows of fetched items, replacing those stored; returns how many had none before."""

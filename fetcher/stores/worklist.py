@@ -6,8 +6,11 @@ import sqlite3
 from collections.abc import Collection, Sequence
 
 from fetcher.model import Failure, Interval, Key, Order, Outcome, Work
-from fetcher.stores.bulk import array, for_keys
+from fetcher.stores.bulk import array, array_for_keys, for_keys
 from fetcher.stores.schema import marks
+
+ITEM = "item"
+"""The stage in which an item is asked for by its key alone; listed items that cannot be used are parked there."""
 
 MIRROR_STAGES = ("detail", "item", "list")
 """The stages of a mirror; what is of another in `work`, `failures` and `runs` is none of its business."""
@@ -114,6 +117,35 @@ class Worklist:
         """Make due again what of these failed for good; returns how much."""
         statement = f"{_DUE_AGAIN} WHERE source = ? AND stage = ? AND due_at IS NULL AND key IN "
         return for_keys(self._conn, statement, keys, self._source, stage)
+
+    def ask(self, stage: str, keys: Sequence[Key], priority: int) -> tuple[int, int]:
+        """Make these due, whatever became of them before; what is due already keeps the higher priority.
+
+        Returns how much work was added, and how much that had failed for good is due again.
+        """
+        again = self.make_due(stage, keys)
+        added = self._conn.executemany(
+            "INSERT INTO work (source, stage, key, priority, due_at) VALUES (?, ?, ?, ?, 0) ON CONFLICT DO NOTHING",
+            [(self._source, stage, key, priority) for key in keys],
+        ).rowcount
+        raised = "UPDATE work SET priority = ? WHERE source = ? AND stage = ? AND priority < ? AND key IN "
+        for_keys(self._conn, raised, keys, priority, self._source, stage, priority)
+        return added, again
+
+    def pass_on(self, stage: str, keys: Sequence[Key], after: str) -> tuple[int, int]:
+        """Make these keys due in stage `after`, with the priorities they have in `stage`; returns what `ask` does."""
+        added = again = 0
+        priorities = array_for_keys(
+            self._conn,
+            "SELECT json_group_array(json_array(key, priority)) FROM work WHERE source = ? AND stage = ? AND key IN ",
+            keys,
+            self._source,
+            stage,
+        )
+        for priority in sorted({each for _, each in priorities}):
+            more = self.ask(after, [key for key, each in priorities if each == priority], priority)
+            added, again = added + more[0], again + more[1]
+        return added, again
 
     def forget(self, stage: str, keys: Sequence[Key]) -> int:
         """Take finished work out, and its failures; returns how much work there was."""
