@@ -6,7 +6,7 @@ import logging
 import os
 import time
 from bisect import bisect_left
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 
 from fetcher.model import LATENCY_BOUNDS, Latencies, Progress
@@ -57,7 +57,7 @@ class MetricsFile:
 
     def __init__(self, path: Path, source: str) -> None:
         self._path = path
-        self._labels = f'source="{source}"'
+        self._source = source
         self._wrote_at: float | None = None
         self._told = False
 
@@ -69,7 +69,7 @@ class MetricsFile:
         self._wrote_at = at
         beside = self._path.with_name(f".{self._path.name}.{os.getpid()}")
         try:
-            beside.write_text("".join(f"{line}\n" for line in self._lines(progress)), encoding="utf-8")
+            beside.write_text(exposed(progress, self._source), encoding="utf-8")
             beside.replace(self._path)
         except OSError as error:
             if not self._told:
@@ -78,52 +78,30 @@ class MetricsFile:
                     "%s cannot be written: %s; going on without metrics", self._path, os.strerror(error.errno or 0)
                 )
 
-    def _lines(self, progress: Progress) -> Iterator[str]:
-        traffic, counts = progress.traffic, progress.counts
-        yield from self._metric(
-            "requests_total",
-            "counter",
-            "requests that have ended, by outcome",
-            {f'outcome="{outcome}"': count for outcome, count in sorted(traffic.outcomes.items())},
-        )
-        yield from self._latency(traffic.latencies)
-        yield from self._metric(
-            "items_total",
-            "counter",
-            "items done in this run, by how",
-            {
-                'how="stored"': counts.stored,
-                'how="gone"': counts.gone,
-                'how="failed"': counts.failed,
-            },
-        )
-        plain: tuple[tuple[str, str, str, float | None], ...] = (
-            ("listed_total", "counter", "items that list pages named", counts.listed),
-            ("pages_total", "counter", "list pages", counts.pages),
-            ("rows_total", "counter", "rows written", counts.rows),
-            ("retries_total", "counter", "requests tried again later", counts.retries),
-            ("pauses_total", "counter", "pauses after refusals", traffic.pauses),
-            ("paused_seconds_total", "counter", "seconds of these pauses", traffic.paused_seconds),
-            ("work_left", "gauge", "items still to fetch, an estimate while listing goes on", progress.left),
-            ("work_queued", "gauge", "items queued", progress.queued),
-            ("window", "gauge", "items asked for and not yet committed", progress.window),
-            ("items_per_second", "gauge", "pace of about the last minute", progress.rate),
-            ("eta_seconds", "gauge", "seconds until all is fetched", progress.eta),
-            ("batch_seconds", "gauge", "seconds that the last commit took", progress.batch_seconds),
-            ("pace", "gauge", "requests a second that are allowed now, 0 = any number", traffic.pace),
-            ("gate", "gauge", "requests in flight that are allowed now", traffic.gate),
-            ("in_flight", "gauge", "requests in flight", traffic.in_flight),
-            ("paused_seconds", "gauge", "seconds that requests still wait", progress.paused),
-            ("run_seconds", "gauge", "seconds since the run began", progress.seconds),
-            ("updated_seconds", "gauge", "Unix time of these figures", time.time()),
-        )
-        for name, kind, meaning, value in plain:
-            if value is not None:
-                yield from self._metric(name, kind, meaning, {"": value})
 
-    def _latency(self, latencies: Latencies) -> Iterator[str]:
-        name = "fetcher_request_seconds"
-        yield f"# HELP {name} how long requests took, from their permission to the end of their answer"
+def exposed(progress: Progress, source: str) -> str:
+    """The state of a run in Prometheus' text format."""
+    return "".join(f"{line}\n" for line in _lines(progress, Exposition(source)))
+
+
+class Exposition:
+    """Lines of Prometheus' text format, about one source."""
+
+    def __init__(self, source: str) -> None:
+        self._labels = f'source="{source}"'
+
+    def metric(self, name: str, kind: str, meaning: str, values: Mapping[str, float]) -> Iterator[str]:
+        """One metric; `values` are by their further labels, as these are written."""
+        yield f"# HELP fetcher_{name} {meaning}"
+        yield f"# TYPE fetcher_{name} {kind}"
+        for label, value in values.items():
+            labels = f"{self._labels},{label}" if label else self._labels
+            yield f"fetcher_{name}{{{labels}}} {value:.10g}"
+
+    def histogram(self, name: str, meaning: str, latencies: Latencies) -> Iterator[str]:
+        """How many took how long."""
+        name = f"fetcher_{name}"
+        yield f"# HELP {name} {meaning}"
         yield f"# TYPE {name} histogram"
         total = 0
         for bound, count in zip((*(f"{each:g}" for each in LATENCY_BOUNDS), "+Inf"), latencies.counts, strict=True):
@@ -131,13 +109,52 @@ class MetricsFile:
             yield f'{name}_bucket{{{self._labels},le="{bound}"}} {total}'
         yield f"{name}_sum{{{self._labels}}} {latencies.seconds:.6f}"
         yield f"{name}_count{{{self._labels}}} {total}"
-        quantiles = {f'quantile="{share}"': quantile(latencies, share) for share in QUANTILES}
-        found = {label: value for label, value in quantiles.items() if value is not None}
-        yield from self._metric("request_quantile_seconds", "gauge", "the same as quantiles of the whole run", found)
 
-    def _metric(self, name: str, kind: str, meaning: str, values: dict[str, float]) -> Iterator[str]:
-        yield f"# HELP fetcher_{name} {meaning}"
-        yield f"# TYPE fetcher_{name} {kind}"
-        for label, value in values.items():
-            labels = f"{self._labels},{label}" if label else self._labels
-            yield f"fetcher_{name}{{{labels}}} {value:.10g}"
+
+def _lines(progress: Progress, to: Exposition) -> Iterator[str]:
+    traffic, counts = progress.traffic, progress.counts
+    yield from to.metric(
+        "requests_total",
+        "counter",
+        "requests that have ended, by outcome",
+        {f'outcome="{outcome}"': count for outcome, count in sorted(traffic.outcomes.items())},
+    )
+    yield from to.histogram(
+        "request_seconds", "how long requests took, from their permission to the end of their answer", traffic.latencies
+    )
+    quantiles = {f'quantile="{share}"': quantile(traffic.latencies, share) for share in QUANTILES}
+    found = {label: value for label, value in quantiles.items() if value is not None}
+    yield from to.metric("request_quantile_seconds", "gauge", "the same as quantiles of the whole run", found)
+    yield from to.metric(
+        "items_total",
+        "counter",
+        "items done in this run, by how",
+        {
+            'how="stored"': counts.stored,
+            'how="gone"': counts.gone,
+            'how="failed"': counts.failed,
+        },
+    )
+    plain: tuple[tuple[str, str, str, float | None], ...] = (
+        ("listed_total", "counter", "items that list pages named", counts.listed),
+        ("pages_total", "counter", "list pages", counts.pages),
+        ("rows_total", "counter", "rows written", counts.rows),
+        ("retries_total", "counter", "requests tried again later", counts.retries),
+        ("pauses_total", "counter", "pauses after refusals", traffic.pauses),
+        ("paused_seconds_total", "counter", "seconds of these pauses", traffic.paused_seconds),
+        ("work_left", "gauge", "items still to fetch, an estimate while listing goes on", progress.left),
+        ("work_queued", "gauge", "items queued", progress.queued),
+        ("window", "gauge", "items asked for and not yet committed", progress.window),
+        ("items_per_second", "gauge", "pace of about the last minute", progress.rate),
+        ("eta_seconds", "gauge", "seconds until all is fetched", progress.eta),
+        ("batch_seconds", "gauge", "seconds that the last commit took", progress.batch_seconds),
+        ("pace", "gauge", "requests a second that are allowed now, 0 = any number", traffic.pace),
+        ("gate", "gauge", "requests in flight that are allowed now", traffic.gate),
+        ("in_flight", "gauge", "requests in flight", traffic.in_flight),
+        ("paused_seconds", "gauge", "seconds that requests still wait", progress.paused),
+        ("run_seconds", "gauge", "seconds since the run began", progress.seconds),
+        ("updated_seconds", "gauge", "Unix time of these figures", time.time()),
+    )
+    for name, kind, meaning, value in plain:
+        if value is not None:
+            yield from to.metric(name, kind, meaning, {"": value})

@@ -26,6 +26,7 @@ COMMANDS = (
     "verify",
     "doctor",
     "tune",
+    "serve",
     "simulate",
 )
 

@@ -12,7 +12,20 @@ from fetcher.settings import Settings, SourceOptions
 NEEDED = ("name", "base_url", "tables", "Options", "universe", "page")
 """What the class has to have; `scopes` too, which may be the instance's alone."""
 
-OURS = ("coverage", "failures", "runs", "search", "search_text", "sources", "walks", "work")
+OURS = (
+    "coverage",
+    "failures",
+    "job_batches",
+    "job_failures",
+    "job_work",
+    "jobs",
+    "runs",
+    "search",
+    "search_text",
+    "sources",
+    "walks",
+    "work",
+)
 """Tables and views of every database, besides those whose names begin with `search_` or `_sqlite`."""
 
 LIFE = ("first_seen_at", "listed_at", "fetched_at", "unlisted_at", "gone_at")

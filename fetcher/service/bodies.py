@@ -1,0 +1,220 @@
+"""What the service takes and answers, as JSON."""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime
+from typing import Annotated, Any, Literal, Self
+
+from pydantic import BaseModel, ConfigDict, FailFast, Field
+
+from fetcher.service.service import HIGHEST_ID, MOST_IDS
+from fetcher.stores.jobs import Job, JobBatch, JobFailure, Retrying
+
+Priority = Literal["HIGH", "MEDIUM", "LOW"]
+JobStatus = Literal["yet_to_start", "triggered", "completed"]
+
+_UUID = "5d1f0f4e-6c0f-4bb4-9a57-0e3f6f0c2a11"
+_TIME = "2026-11-28T15:04:05.250000Z"
+
+Id = Annotated[int, Field(strict=True, ge=1, le=HIGHEST_ID)]
+
+
+class Submission(BaseModel):
+    """Ids that are to be fetched."""
+
+    model_config = ConfigDict(
+        extra="forbid", json_schema_extra={"examples": [{"ids": [1, 2, 3, 4, 5], "priority": "HIGH"}]}
+    )
+
+    ids: Annotated[list[Id], FailFast(), Field(min_length=1, max_length=MOST_IDS)] = Field(
+        description=f"1 to {MOST_IDS:,} ids, each from 1 to {HIGHEST_ID:,}; what comes twice counts once"
+    )
+    priority: Priority = Field("MEDIUM", description="what is submitted with a higher one is fetched first")
+
+
+class Accepted(BaseModel):
+    """A submission is stored."""
+
+    model_config = ConfigDict(json_schema_extra={"examples": [{"ingestion_id": _UUID}]})
+
+    ingestion_id: str = Field(description="names the job in all that asks for it")
+
+
+class Counts(BaseModel):
+    """How many ids of a job have ended how, and how many have not."""
+
+    ok: int = Field(description="fetched and stored")
+    gone: int = Field(description="the API says that there is no such item")
+    failed: int = Field(description="failed for good, after all retries")
+    cancelled: int = Field(description="taken back before they were triggered")
+    open: int = Field(description="not ended yet")
+
+
+class Ingestion(BaseModel):
+    """A job without its batches."""
+
+    model_config = ConfigDict(
+        json_schema_extra={
+            "examples": [
+                {
+                    "ingestion_id": _UUID,
+                    "status": "triggered",
+                    "priority": "HIGH",
+                    "ids": 5,
+                    "counts": {"ok": 3, "gone": 0, "failed": 0, "cancelled": 0, "open": 2},
+                    "batch_count": 2,
+                    "batches_waiting": 1,
+                    "created_at": _TIME,
+                    "started_at": _TIME,
+                    "finished_at": None,
+                }
+            ]
+        }
+    )
+
+    ingestion_id: str
+    status: JobStatus = Field(
+        description="yet_to_start while every batch is, completed when every batch is, else triggered"
+    )
+    priority: Priority
+    ids: int = Field(description="how many ids it has")
+    counts: Counts
+    batch_count: int
+    batches_waiting: int
+    created_at: datetime
+    started_at: datetime | None
+    finished_at: datetime | None
+
+    @classmethod
+    def of(cls, job: Job, **more: Any) -> Self:
+        """A job, as it is told."""
+        return cls(
+            ingestion_id=job.id,
+            status=job.status,
+            priority=job.priority,  # type: ignore[arg-type]
+            ids=job.ids,
+            counts=Counts(ok=job.stored, gone=job.gone, failed=job.failed, cancelled=job.cancelled, open=job.open_ids),
+            batch_count=job.batches,
+            batches_waiting=job.waiting,
+            created_at=_moment(job.created_at),
+            started_at=_moment(job.started_at),
+            finished_at=_moment(job.finished_at),
+            **more,
+        )
+
+
+class Failure(BaseModel):
+    """An id that was not stored, and why."""
+
+    id: int
+    outcome: str = Field(description="gone, denied, unavailable or malformed")
+    reason: str
+    attempts: int
+    ended_at: datetime
+
+    @classmethod
+    def of(cls, failure: JobFailure) -> Self:
+        """A failure, as it is told."""
+        return cls(
+            id=failure.key,
+            outcome=failure.outcome,
+            reason=failure.message,
+            attempts=failure.attempts,
+            ended_at=_moment(failure.ended_at),
+        )
+
+
+class Retry(BaseModel):
+    """An id that has failed and is asked for again."""
+
+    id: int
+    outcome: str = Field(description="how the last attempt ended")
+    reason: str
+    attempts: int
+    next_attempt_at: datetime
+
+    @classmethod
+    def of(cls, retrying: Retrying) -> Self:
+        """A retry, as it is told."""
+        return cls(
+            id=retrying.key,
+            outcome=retrying.outcome,
+            reason=retrying.message,
+            attempts=retrying.attempts,
+            next_attempt_at=_moment(retrying.due_at),
+        )
+
+
+class Batch(BaseModel):
+    """Ids that are triggered together."""
+
+    model_config = ConfigDict(
+        json_schema_extra={
+            "examples": [
+                {
+                    "batch_id": "0b4e6f0a-3c59-5a3c-9b6c-2f6a4f1f7d10",
+                    "ids": [1, 2, 3],
+                    "status": "completed",
+                    "outcome": "ok",
+                    "triggered_at": _TIME,
+                    "finished_at": _TIME,
+                    "retrying": [],
+                    "failures": [],
+                }
+            ]
+        }
+    )
+
+    batch_id: str
+    ids: list[int]
+    status: JobStatus
+    outcome: Literal["ok", "failed", "cancelled"] | None = Field(description="how it ended; null while it has not")
+    triggered_at: datetime | None
+    finished_at: datetime | None
+    retrying: list[Retry] = Field(description="ids that failed and are asked for again")
+    failures: list[Failure] = Field(description="ids that were not stored, and why")
+
+    @classmethod
+    def of(cls, batch: JobBatch) -> Self:
+        """A batch, as it is told."""
+        return cls(
+            batch_id=batch.id,
+            ids=list(batch.ids),
+            status=batch.status,
+            outcome=batch.outcome,
+            triggered_at=_moment(batch.triggered_at),
+            finished_at=_moment(batch.finished_at),
+            retrying=[Retry.of(each) for each in batch.retrying],
+            failures=[Failure.of(each) for each in batch.failures],
+        )
+
+
+class Status(Ingestion):
+    """A job with its batches, or some of them."""
+
+    batches: list[Batch]
+    next: str | None = Field(description="where further batches are; null at the end")
+
+
+class Ingestions(BaseModel):
+    """Jobs, the newest first."""
+
+    ingestions: list[Ingestion]
+    next: str | None = Field(description="where older ones are; null at the end")
+
+
+class Health(BaseModel):
+    """Whether the service lives, or works ids off."""
+
+    status: str = Field(description="ok, or what is the matter in a word")
+    reason: str | None = None
+
+
+class Problem(BaseModel):
+    """What was wrong with a request."""
+
+    detail: str
+
+
+def _moment(seconds: float | None) -> Any:
+    return None if seconds is None else datetime.fromtimestamp(seconds, UTC)
