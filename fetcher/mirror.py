@@ -54,6 +54,7 @@ from fetcher.sources import Defaults, Source, find, is_source, of
 from fetcher.sources.rest import from_stored
 from fetcher.stop import Stop
 from fetcher.stores.file import description_of, options_of_last_run, origin_of, scopes_of, source_of
+from fetcher.stores.jobs import was_submitted_to
 from fetcher.stores.sqlite import SqliteStore
 from fetcher.stores.texts import SOURCE as TEXTS
 from fetcher.stores.verify import Verdict
@@ -136,6 +137,11 @@ def retry(
     run = _Run(limit, order, stop or Stop(), session, on_start, on_batch, on_progress)
     source = source_of(path)
     kind = kind_of(path)
+    if not scopes_of(path) and was_submitted_to(path):
+        raise ConfigurationError(
+            f"{path} mirrors nothing, it holds what was submitted: POST /ingest/ID/retry of `fetcher serve` has it"
+            " fetched again"
+        )
     known = kind.Options.model_fields
     asked = {name: value for name, value in options_of_last_run(path).items() if name in known}
     asked |= of(kind, "options_for")(scopes_of(path))

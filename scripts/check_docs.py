@@ -20,6 +20,7 @@ import reference
 
 import fetcher
 from fetcher.cli import cli
+from fetcher.service.settings import ServiceSettings
 from fetcher.settings import Settings
 from fetcher.texts.settings import TextSettings
 
@@ -80,7 +81,7 @@ def unmentioned(pages: Pages) -> Iterator[str]:
     told = {name: text for name, text in pages.items() if _for_users(name)}
     by_hand = {name: text for name, text in told.items() if name not in made and name != "CHANGELOG.md"}
     public, sources = fetcher.__all__, reference.sources()
-    models = [Settings, TextSettings, *(kind.Options for kind in sources.values())]
+    models = [Settings, TextSettings, ServiceSettings, *(kind.Options for kind in sources.values())]
     by_hand_wanted = [
         *(("command", f"fetcher {name}") for name in reference.commands()),
         *(("source", name) for name in sources),

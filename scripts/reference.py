@@ -30,6 +30,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 import fetcher
 from fetcher import errors
 from fetcher.cli import EXIT_CODES, cli
+from fetcher.service.settings import ServiceSettings
 from fetcher.settings import Settings
 from fetcher.sources import Defaults, Source, find, of, registry
 from fetcher.sources.rest import shipped
@@ -87,6 +88,8 @@ def settings_page() -> str:
         "\n## Texts\n\nOf `fetcher ingest` and `fetcher embed`: how documents are read, embedded and written out."
         " Those of the engine hold too; `LATENCY_LOWER_THRESHOLD` and `LATENCY_UPPER_THRESHOLD`, where they are unset,"
         f" are {LATENCY_LOWER_THRESHOLD:g} and {LATENCY_UPPER_THRESHOLD:g} here.\n\n" + settings_table(TextSettings),
+        "\n## Service\n\nOf `fetcher serve`: where it listens, who may ask, how fast ids are worked off. Those of the"
+        " engine and of the source hold too.\n\n" + settings_table(ServiceSettings),
     ]
     parts += [
         f"\n## Source `{name}`\n\n{doc(kind.Options)}\n\n{settings_table(kind.Options)}"
@@ -117,7 +120,13 @@ def option(field: FieldInfo) -> str:
 
 
 def secret(field: FieldInfo) -> bool:
-    return SecretStr in (field.annotation, *get_args(field.annotation))
+    return SecretStr in _kinds(field)
+
+
+def _kinds(field: FieldInfo) -> tuple[object, ...]:
+    """The types that a value may have, or each of several values."""
+    kinds = get_args(field.annotation) or (field.annotation,)
+    return tuple(kind for kind in kinds if kind not in (NoneType, Ellipsis))
 
 
 def default(field: FieldInfo) -> str:
@@ -128,7 +137,7 @@ def default(field: FieldInfo) -> str:
 
 
 def values(field: FieldInfo) -> str:
-    kinds = [kind for kind in get_args(field.annotation) or (field.annotation,) if kind is not NoneType]
+    kinds = _kinds(field)
     if all(isinstance(kind, str) for kind in kinds):
         return ", ".join(code(str(kind)) for kind in kinds)
     limits = {
@@ -150,6 +159,7 @@ def template() -> str:
     groups = {
         "Engine": Settings,
         "Texts": TextSettings,
+        "Service": ServiceSettings,
         **{f"Source {name}": kind.Options for name, kind in sources().items()},
     }
     for group, model in groups.items():
@@ -223,6 +233,11 @@ TABLES = {
     "failures": "The last evidence of each key that failed; gone once its work succeeds.",
     "runs": "One row for each run of `fetcher fetch`, and for each stage of a run of `fetcher ingest` or"
     " `fetcher embed`; the row of a run that goes on is at most some 10 s old.",
+    "jobs": "What was submitted to `fetcher serve`: one row for each submission. A batch is `yet_to_start`,"
+    " `triggered` or `completed`; ids are stored, gone, failed or cancelled, or have not ended yet.",
+    "job_batches": "The batches of each job: ids that become `work` together, when their turn comes.",
+    "job_work": "Ids of batches that were triggered, and have not ended.",
+    "job_failures": "How ids ended that were not stored: gone, or failed for good.",
     "sources": "The one source that this database mirrors, with its totals; `texts` where it holds texts alone.",
     "top_tags": "View: how many items have each tag, the most used first.",
     "items_with_tags": "View: the items, each with its tags and the number of its comments.",
@@ -529,6 +544,53 @@ COLUMNS: Mapping[str, Mapping[str, str]] = {
         "rows": "rows written: items, and what belongs to them",
         "totals": "what the network did, a JSON object: outcomes, latency (p50, p90, p99), pauses, pace, gate",
     },
+    "jobs": {
+        "number": "its place in the order of submission",
+        "id": "the `ingestion_id`, a UUID",
+        "source": "the source",
+        "priority": "1 LOW, 2 MEDIUM, 3 HIGH",
+        "idempotency_key": "the `Idempotency-Key` it was submitted with, null = none",
+        "digest": "SHA-256 of what was submitted with that key",
+        "created_at": "when it was submitted",
+        "started_at": "when its first batch was triggered",
+        "finished_at": "when its last batch was completed, null = it goes on",
+        "ids": "how many ids it has",
+        "batches": "how many batches it has",
+        "waiting": "how many of them wait for their turn",
+        "triggered": "how many of them are under way",
+        "stored": "ids that were fetched",
+        "gone": "ids of which the API says that there is no such item",
+        "failed": "ids that failed for good",
+        "cancelled": "ids that were taken back before they were triggered",
+    },
+    "job_batches": {
+        "job": "the job (`jobs.number`)",
+        "number": "its place in the job, from 0",
+        "ids": "its ids, a JSON list",
+        "retry": "those of them that are asked for when it is triggered, a JSON list; null = all",
+        "status": "`yet_to_start`, `triggered` or `completed`",
+        "triggered_at": "when its ids last became work",
+        "finished_at": "when the last of them had ended",
+        "size": "how many ids it has",
+        "stored": "ids that were fetched",
+        "gone": "ids of which the API says that there is no such item",
+        "failed": "ids that failed for good",
+        "cancelled": "ids that were taken back before they were triggered",
+    },
+    "job_work": {
+        "key": "the id",
+        "job": "the job (`jobs.number`)",
+        "batch": "the batch (`job_batches.number`)",
+    },
+    "job_failures": {
+        "job": "the job (`jobs.number`)",
+        "batch": "the batch (`job_batches.number`)",
+        "key": "the id",
+        "outcome": "`gone`, `denied`, `unavailable` or `malformed`",
+        "message": "what came instead",
+        "attempts": "how often it was asked for",
+        "ended_at": "when it ended",
+    },
     "sources": {
         "name": "the source",
         "base_url": "the address of its API that was used last",
@@ -545,6 +607,7 @@ COLUMNS: Mapping[str, Mapping[str, str]] = {
         "wanted": "the positions that runs were to cover in each scope, a JSON list of [scope, lowest, highest]",
         "description": "what the source was made from, of a described REST API as JSON; it holds no secret",
         "learned": "what each host was found to allow, a JSON object by host, for the next run",
+        "batch_triggered_at": "when `fetcher serve` last triggered a batch",
         "search_filled_to": "null = all fetched items are in `search`; a number = so far it is filled with the items up"
         " to this id that were fetched before there was a search",
     },

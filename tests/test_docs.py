@@ -16,6 +16,7 @@ import pytest
 from pydantic import SecretStr
 from sqlite_utils.cli import cli as sqlite_utils
 
+from fetcher.service.settings import ServiceSettings
 from fetcher.settings import Settings, SourceOptions, load, unknown_keys
 from fetcher.simulator import Simulator, World
 from fetcher.texts.settings import TextSettings
@@ -176,6 +177,7 @@ def test_template_env_holds_every_setting_with_its_default(tmp_path: Path) -> No
     models: list[type[Settings] | type[SourceOptions]] = [
         Settings,
         TextSettings,
+        ServiceSettings,
         *(kind.Options for kind in reference.sources().values()),
     ]
     assert [name.lower() for name, _ in settings] == [name for model in models for name in model.model_fields]
@@ -189,7 +191,7 @@ def test_template_env_holds_every_setting_with_its_default(tmp_path: Path) -> No
 
 def test_template_env_holds_no_secret() -> None:
     text = (ROOT / "template.env").read_text(encoding="utf-8")
-    for model in (TextSettings, *(kind.Options for kind in reference.sources().values())):
+    for model in (TextSettings, ServiceSettings, *(kind.Options for kind in reference.sources().values())):
         for name, field in model.model_fields.items():
             if SecretStr in getattr(field.annotation, "__args__", ()):
                 assert f"#{name.upper()}=\n" in text

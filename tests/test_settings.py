@@ -12,6 +12,7 @@ from pydantic_settings import BaseSettings
 
 from fetcher import __version__
 from fetcher.errors import ConfigurationError
+from fetcher.service.settings import ServiceSettings
 from fetcher.settings import Settings, load, options_of, unknown_keys
 from fetcher.sources.files import Files
 from fetcher.sources.pr0gramm import Pr0gramm
@@ -223,7 +224,7 @@ def test_a_bad_neighbour_does_not_show_a_secret(monkeypatch: pytest.MonkeyPatch)
 
 @pytest.mark.skipif(not TEMPLATE.is_file(), reason="there is no template.env yet")
 def test_the_template_names_every_setting_with_its_default() -> None:
-    models = (*MODELS, TextSettings, Files.Options, Stac.Options)
+    models = (*MODELS, TextSettings, ServiceSettings, Files.Options, Stac.Options)
     lines = TEMPLATE.read_text(encoding="utf-8").splitlines()
     named = dict(match.groups() for line in lines if (match := re.fullmatch(r"#?\s?([A-Z][A-Z_]+)=(.*)", line)))
     defaults = {name.upper(): field.default for model in models for name, field in model.model_fields.items()}

@@ -13,6 +13,7 @@ from typing import Any, TypeVar, get_origin
 import click
 from pydantic_settings import BaseSettings
 
+from fetcher.all_settings import all_settings
 from fetcher.cli.report import Reporter, place, start_logging
 from fetcher.errors import FetcherError, Interrupted
 from fetcher.mirror import source_for
@@ -20,7 +21,6 @@ from fetcher.model import Order, Summary
 from fetcher.settings import ENV_FILE, Settings, further_arguments, load, options_of, unknown_keys
 from fetcher.sources import Source, is_source, registry
 from fetcher.stop import Stop, stop_on_signals
-from fetcher.texts.settings import TextSettings
 
 F = TypeVar("F", bound=Callable[..., Any])
 
@@ -90,7 +90,7 @@ def settings_for(given: Mapping[str, Any], *, verbose: int, log_format: str) -> 
 
 def warn_of_unknown(source: type[Source]) -> None:
     """Say which lines of `.env` are no settings."""
-    for key in unknown_keys([*_models(), TextSettings, source.Options]):
+    for key in unknown_keys([*all_settings(), source.Options]):
         logging.getLogger("fetcher").warning("%s: %s is no setting; it is ignored", ENV_FILE, key)
 
 

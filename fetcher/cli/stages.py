@@ -17,17 +17,16 @@ from typing import Any, TypeVar
 import click
 from tqdm import tqdm
 
+from fetcher.all_settings import all_settings
 from fetcher.cli.report import LINE_SECONDS, json_line
 from fetcher.cli.running import F, same_command, settings_for, spare_pandas
 from fetcher.errors import ConfigurationError, FetcherError, Interrupted
 from fetcher.metrics import QUANTILES, quantile
 from fetcher.model import Latencies, Progress
-from fetcher.settings import ENV_FILE, Settings, unknown_keys
-from fetcher.sources import registry
+from fetcher.settings import ENV_FILE, unknown_keys
 from fetcher.stop import Stop, stop_on_signals
 from fetcher.stores.texts import STAGES
 from fetcher.texts.ingest import TextProgress, TextSummary
-from fetcher.texts.settings import TextSettings
 from fetcher.words import counted, duration
 
 S = TypeVar("S", TextSummary, TextSummary | None)
@@ -61,7 +60,7 @@ def follow_stages(
     settings_for({}, verbose=verbose, log_format=log_format)
     if report is not None:
         _refuse_unwritable(report)
-    for key in unknown_keys([Settings, TextSettings, *(kind.Options for kind in registry().values())]):
+    for key in unknown_keys(all_settings()):
         logging.getLogger("fetcher").warning("%s: %s is no setting; it is ignored", ENV_FILE, key)
     spare_pandas()
     # Batches hold thousands of rows and no cycles: by its own measure the collector looks through them all the time.

@@ -18,8 +18,7 @@ from fetcher.sources import Source, of
 from fetcher.stores.overview import Overview, RunRow, overview
 from fetcher.stores.texts import SOURCE
 from fetcher.stores.texts_overview import StageState, TextsOverview, texts_overview
-from fetcher.stores.worklist import MIRROR_STAGES
-from fetcher.words import stretch
+from fetcher.words import counted, stretch
 
 MOST_RANGES = 10
 
@@ -56,6 +55,12 @@ def _lines(found: Overview, kind: type[Source]) -> list[str]:
         f"Work:     {found.work:,} left" + _named(found.waiting, "to be tried again"),
         f"Failed:   {found.parked:,} for good" + _named(found.failed, ""),
     ]
+    if found.jobs is not None:
+        jobs = found.jobs
+        lines.append(
+            f"Jobs:     {jobs.jobs:,} submitted, {jobs.unfinished:,} of them not completed:"
+            f" {counted(jobs.open_ids, 'id')} to go" + (f", {jobs.failed_ids:,} failed" if jobs.failed_ids else "")
+        )
     position = of(kind, "position_text")
     for number, each in enumerate(found.coverage):
         if number == MOST_RANGES:
@@ -142,7 +147,7 @@ def _run(run: RunRow) -> str:
 
 def _of_stage(run: RunRow) -> str:
     """Which stage a run was of, where a run has several."""
-    return "" if run.stage in MIRROR_STAGES else f"{run.stage}, "
+    return "" if run.stage == "detail" else f"{run.stage}, "
 
 
 def _when(at: int) -> str:

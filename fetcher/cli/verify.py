@@ -130,6 +130,10 @@ def _lines(path: Path, verdict: Verdict, position: Callable[[int], str], caveat:
         ]
         names = _names(named, verdict.unfinished_count)
         lines.append(f"Work left: {counted(verdict.unfinished_count, 'thing')}: {names}")
+    if verdict.submitted:
+        lines.append(
+            f"Submitted: {counted(verdict.submitted, 'id')} not fetched yet; `fetcher serve` goes on with them"
+        )
     lines += _some("Does not agree", verdict.wrong, "thing")
     lines.append(
         "The file contradicts itself: restore it from a backup, or mirror anew"

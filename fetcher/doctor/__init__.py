@@ -13,6 +13,7 @@ import requests
 from pydantic import SecretStr
 from pydantic_settings import BaseSettings
 
+from fetcher.all_settings import all_settings
 from fetcher.doctor import database, place
 from fetcher.doctor.finding import Finding, Level, bad, exit_code, note, ok
 from fetcher.doctor.remote import Remote, Witness, examine_login
@@ -27,7 +28,7 @@ from fetcher.errors import ConfigurationError, Stopped, StoreError
 from fetcher.governor import Governor
 from fetcher.mirror import BYTES_AN_ITEM, base_url_for, kind_of, remaining, remembered
 from fetcher.settings import ENV_FILE, Settings, SourceOptions
-from fetcher.sources import Defaults, Source, find, of, registry
+from fetcher.sources import Defaults, Source, find, of
 from fetcher.stop import Stop
 from fetcher.stores.file import description_of, is_new, source_of
 from fetcher.stores.health import Health, examine, is_begun
@@ -131,7 +132,7 @@ class _Visit:
             )
 
     def _examine_settings(self) -> Iterator[Finding]:
-        models: list[type[BaseSettings]] = [Settings, TextSettings, *(kind.Options for kind in registry().values())]
+        models = all_settings()
         if self._db is not None and self._is_described(self._db):
             models.append(kind_of(self._db).Options)
         yield from examine_file(ENV_FILE, models)

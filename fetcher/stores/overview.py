@@ -11,6 +11,7 @@ from pathlib import Path
 
 from fetcher.model import Covered, Scope, Table
 from fetcher.stores.file import connect_readonly, explained
+from fetcher.stores.jobs import JobTotals, totals
 from fetcher.stores.schema import marks
 from fetcher.stores.worklist import MIRROR_STAGES
 
@@ -19,7 +20,8 @@ from fetcher.stores.worklist import MIRROR_STAGES
 class RunRow:
     """One run as its row tells it; `ended` is None while it goes on, times are Unix seconds.
 
-    `stage` is `detail` for a run of a mirror; of the stages of texts that go on together each has a row.
+    `stage` is `detail` for a run of a mirror, and `item` beside it where ids were submitted; of the stages of texts
+    that go on together each has a row.
     """
 
     id: int
@@ -55,7 +57,7 @@ class Overview:
 
     `work` counts what is due or waits for its time, `parked` what failed for good; `waiting` and `failed` split them by
     the outcome of their last try. `walks` are scopes whose listing was begun and not ended, each with the time of its
-    last page (Unix seconds).
+    last page (Unix seconds). `jobs` is None where nothing was ever submitted over HTTP.
     """
 
     source: str
@@ -74,6 +76,7 @@ class Overview:
     runs: tuple[RunRow, ...]
     bytes: int
     walks: tuple[tuple[Scope, int], ...] = ()
+    jobs: JobTotals | None = None
 
     @property
     def running(self) -> RunRow | None:
@@ -106,6 +109,7 @@ def overview(path: Path, tables: Sequence[Table], *, runs: int = 5) -> Overview:
             ).fetchall()
             has_walks = conn.execute("SELECT 1 FROM sqlite_master WHERE name = 'walks'").fetchone()
             walks = conn.execute("SELECT scope, kept_at FROM walks ORDER BY 1").fetchall() if has_walks else []
+            submitted = totals(conn)
             last, size = last_runs(conn, MIRROR_STAGES, runs), bytes_of(conn)
     finally:
         conn.close()
@@ -126,6 +130,7 @@ def overview(path: Path, tables: Sequence[Table], *, runs: int = 5) -> Overview:
         runs=last,
         bytes=size,
         walks=tuple(walks),
+        jobs=submitted,
     )
 
 

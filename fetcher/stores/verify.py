@@ -11,6 +11,7 @@ from pathlib import Path
 from fetcher.coverage import missing
 from fetcher.model import Interval, Key, Scope, Table
 from fetcher.stores.file import connect_readonly, explained
+from fetcher.stores.jobs import contradictions, totals
 from fetcher.stores.schema import Statements, quoted
 from fetcher.stores.texts import has_texts
 from fetcher.stores.texts_verify import TextsVerdict, check_texts
@@ -60,6 +61,7 @@ class Verdict:
     unfinished_count: int
     wrong: tuple[str, ...]
     texts: TextsVerdict | None = None
+    submitted: int = 0
 
     @property
     def complete(self) -> bool:
@@ -68,6 +70,7 @@ class Verdict:
             self.uncovered
             or self.without_details_count
             or self.unfinished_count
+            or self.submitted
             or self.wrong
             or (self.texts is not None and not self.texts.complete)
         )
@@ -116,6 +119,9 @@ class _Check:
         on_step("coverage")
         uncovered = self.uncovered()
         (as_of,) = self._conn.execute("SELECT min(walked_at) FROM coverage").fetchone()
+        submitted = totals(self._conn)
+        if as_of is None and submitted is not None:
+            as_of = int(submitted.last_at)
         on_step("items")
         (items,) = self._conn.execute(f"SELECT count(*) FROM {self._table}").fetchone()
         (gone,) = self._conn.execute(f"SELECT count(*) FROM {self._table} WHERE gone_at IS NOT NULL").fetchone()
@@ -134,6 +140,8 @@ class _Check:
             wrong += self._orphans(table)
         on_step("the search")
         wrong += self._search()
+        on_step("jobs")
+        wrong += contradictions(self._conn)
         return Verdict(
             items=items,
             gone=gone,
@@ -146,6 +154,7 @@ class _Check:
             ),
             unfinished_count=work,
             wrong=tuple(wrong),
+            submitted=submitted.open_ids if submitted is not None else 0,
         )
 
     def uncovered(self) -> list[Uncovered]:
