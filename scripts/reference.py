@@ -881,7 +881,7 @@ PAGES = {
     "page": "the next page has the next number",
     "offset": "the next page is asked for with how many items come before it",
     "token": "each page has a token to ask for the next one with",
-    "next": "each page has the address of the next one in its body",
+    "next": "each page has the address of the next one in its body; where that has nothing at `next`, as for `link`",
     "link": 'each page has the address of the next one in its header `Link`, as `rel="next"`',
     "one": "there is one page alone",
 }

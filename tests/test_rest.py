@@ -17,7 +17,7 @@ from typing import Any
 
 import pytest
 
-from fetcher import ConfigurationError, Interrupted, LoginError, Stop, Summary, fetch, verify
+from fetcher import ConfigurationError, Interrupted, LoginError, RemoteError, Stop, Summary, fetch, verify
 from fetcher.simulator import Answer, Profile, RestWorld, Share, Simulator
 from fetcher.sources import find
 from fetcher.sources.rest import shipped
@@ -368,6 +368,15 @@ def test_a_next_page_on_another_host_is_not_asked_for(tmp_path: Path, db: Path, 
         mirror(described(tmp_path, "next"), db, simulate(RestWorld(items=90), faults=edited(away)), max_retries=0)
 
 
+@pytest.mark.parametrize("target", ["http://[elsewhere", 5, True, {"href": "/next"}])
+def test_a_next_page_that_is_no_address_is_a_failed_page_and_no_error_of_ours(
+    target: object, tmp_path: Path, db: Path, simulate: Simulate
+) -> None:
+    simulator = simulate(RestWorld(items=90), faults=edited(lambda body: body.update(next=target)))
+    with pytest.raises(RemoteError, match=r"list\.next: .* (leads nowhere|is no address)"):
+        mirror(described(tmp_path, "next"), db, simulator, max_retries=0)
+
+
 def test_an_empty_page_before_the_end_is_walked_over(tmp_path: Path, db: Path, simulate: Simulate) -> None:
     world = RestWorld(seed=36, items=90)
     empty = [False]
@@ -684,6 +693,14 @@ def test_a_table_of_a_datasette(db: Path, simulate: Simulate) -> None:
         "title": "TEXT",
     }
     assert verify(db).complete
+
+
+def test_a_datasette_that_names_the_next_page_in_its_header_alone(db: Path, simulate: Simulate) -> None:
+    world = RestWorld(seed=20, items=250)
+    simulator = simulate(world, faults=edited(lambda body: body.pop("next_url")))
+    mirror("datasette", db, simulator, "/datasette", datasette_database="fixtures", datasette_table="facets")
+    assert column(db, "SELECT id FROM items ORDER BY 1") == list(world.ids())
+    assert simulator.requests["list"] > 3
 
 
 # --- items that need a request of their own ---------------------------------------------------------

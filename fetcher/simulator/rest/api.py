@@ -207,6 +207,8 @@ class RestApi:
     def _rows(self, url: str, asked: dict[str, str]) -> tuple[str, int, Callable[[int], Body]]:
         if asked.get("_shape") != "objects":
             raise Refused(400, _error("the simulator has _shape=objects only"), kind="list")
+        if asked.get("_extra"):
+            raise Refused(400, _error("the simulator has no _extra"), kind="list")
         after = _number(asked, "_next", 0)
         size = _MOST_ROWS if asked.get("_size") == "max" else _number(asked, "_size", 50)
         if size > _MOST_ROWS:
@@ -217,10 +219,10 @@ class RestApi:
         def answer(shift: int) -> Body:
             cut = _cut(ids, max(0, begin - shift), size)
             following = None if cut.end is None else f"{url}?{urlencode({**asked, '_next': str(cut.ids[-1])})}"
-            whole = shapes.rows(self.world, cut.ids, following)
-            if "next_url" not in asked.get("_extra", "").split(","):
-                del whole["next_url"]
-            return _json(whole)
+            return _json(
+                shapes.rows(self.world, cut.ids, following),
+                None if following is None else f'<{following}>; rel="next"',
+            )
 
         return "list", begin, answer
 

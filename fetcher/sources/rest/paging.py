@@ -104,14 +104,17 @@ def following(listing: Listing, where: At, url: str, answer: Answer, objects: Se
             return None
         case "link":
             found = next_link(answer.headers.get("link"))
-            return None if found is None else _below(url, found)
+            return None if found is None else _below(url, found, answer)
         case "next" | "token":
             value = at(answer.data, listing.next or "")
+            if listing.pages == "next" and not has(answer.data, listing.next or ""):
+                # A body that does not speak of it leaves it to the header.
+                value = next_link(answer.headers.get("link"))
             if value is None or value == "" or value is False:
                 return None
-            if type(value) not in (str, int):
+            if type(value) is not str and (type(value) is not int or listing.pages == "next"):
                 raise answer.malformed(f"list.next: {value!r:.60} leads nowhere")
-            return _below(url, str(value)) if listing.pages == "next" else value
+            return _below(url, value, answer) if listing.pages == "next" else value
     if at_end(listing, answer, objects):
         return None
     match listing.pages:
@@ -188,12 +191,15 @@ def seconds(value: object) -> int | None:
     return int((found if found.tzinfo is not None else found.replace(tzinfo=UTC)).timestamp() // 1)
 
 
-def _below(url: str, target: str) -> str:
+def _below(url: str, target: str, answer: Answer) -> str:
     """The address that a page names as the next one, without the host where that is the page's own.
 
-    So a walk that is gone on with another day asks where the API is by then.
+    So a walk that is gone on with another day asks where the API is by then. Raises RequestFailed (malformed).
     """
-    parts = urlsplit(urljoin(url, target))
+    try:
+        parts = urlsplit(urljoin(url, target))
+    except ValueError:
+        raise answer.malformed(f"list.next: {target!r:.60} is no address") from None
     return parts._replace(scheme="", netloc="").geturl() if parts.netloc == urlsplit(url).netloc else parts.geturl()
 
 
