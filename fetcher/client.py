@@ -18,6 +18,7 @@ from urllib3.util import Retry
 
 from fetcher.errors import ConfigurationError, RequestFailed, Stopped
 from fetcher.governor import Governor
+from fetcher.masking import NO_SECRETS, Mask
 from fetcher.model import Outcome
 from fetcher.rows import decode
 from fetcher.stop import Stop
@@ -54,7 +55,8 @@ NO_JSON = object()
 class Answer:
     """A good answer: its decoded JSON, the body as it came, and the headers.
 
-    `parsed` is what the caller's `parse` made of the body; `data` is None then.
+    `parsed` is what the caller's `parse` made of the body; `data` is None then. A secret of ours that came back is
+    masked in `body`, which is evidence, and left as it is in `data`.
     """
 
     data: Any
@@ -78,7 +80,8 @@ class Answer:
 class Client:
     """Asks one host; safe to share between threads.
 
-    Cookies and headers it is given are sent to that host alone; cookies it is offered are not kept, since a mirror has
+    Cookies and headers it is given are sent to that host alone, and those that are secret are masked in what is told of
+    answers that give them back; cookies it is offered are not kept, since a mirror has
     no use for a server's state. Redirects to another host are not followed. `session` brings a caller's own adapters,
     proxies and TLS settings; without it the environment's proxies and certificates hold, as with `requests`.
     """
@@ -92,7 +95,7 @@ class Client:
         user_agent: str,
         timeout: float = 30.0,
         cookies: Mapping[str, SecretStr] | None = None,
-        headers: Mapping[str, SecretStr] | None = None,
+        headers: Mapping[str, SecretStr | str] | None = None,
         judge: Judge | None = None,
         judge_answer: AnswerJudge | None = None,
         session: requests.Session | None = None,
@@ -121,13 +124,15 @@ class Client:
                     headers={
                         "User-Agent": user_agent,
                         "Accept": "application/json",
-                        **{name: secret.get_secret_value() for name, secret in (headers or {}).items()},
+                        **{name: _plain(value) for name, value in (headers or {}).items()},
                     },
                     cookies={name: secret.get_secret_value() for name, secret in (cookies or {}).items()},
                 )
             )
         except (requests.exceptions.RequestException, UnicodeError, ValueError) as error:
             raise ConfigurationError(f"no request can be made from these settings: {type(error).__name__}") from None
+        given = [*(cookies or {}).values(), *(headers or {}).values()]
+        self._mask = Mask(each for each in given if isinstance(each, SecretStr))
         self._sending: dict[str, Any] = {
             **self._session.merge_environment_settings(self.base_url, {}, False, None, None)
         }
@@ -224,7 +229,7 @@ class Client:
                     return target
             except ValueError:
                 pass  # An address that is none is not followed either.
-        return judge(response, self._judge, parse, self._judge_answer)
+        return judge(response, self._judge, parse, self._judge_answer, self._mask)
 
     def _send(self, url: str, body: bytes | None, headers: Mapping[str, str] | None) -> requests.Response:
         request = requests.PreparedRequest()
@@ -245,6 +250,10 @@ class Client:
         if self._session.hooks["response"]:
             response = dispatch_hook("response", self._session.hooks, response)  # type: ignore[no-untyped-call]
         return response
+
+
+def _plain(value: SecretStr | str) -> str:
+    return value.get_secret_value() if isinstance(value, SecretStr) else value
 
 
 def _query(params: Mapping[str, object]) -> str:
@@ -286,17 +295,20 @@ def judge(
     of_source: Judge | None = None,
     parse: Parse | None = None,
     of_answer: AnswerJudge | None = None,
+    mask: Mask = NO_SECRETS,
 ) -> Answer | RequestFailed:
     """What a complete response is worth: an Answer, or the failure it stands for.
 
-    Status and content type are looked at first, then the body as JSON, then what the source makes of it.
+    Status and content type are looked at first, then the body as JSON, then what the source makes of it. What is told
+    of it goes through `mask`: some APIs give back what they were sent.
     """
     status, body = response.status_code, response.content
+    told = mask.body(body)
 
     def failed(outcome: Outcome, message: str, seconds: float | None = None) -> RequestFailed:
         retry_after = parse_retry_after(response.headers.get("retry-after"))
         retry_after = seconds if retry_after is None else retry_after
-        return RequestFailed(outcome, message, status=status, body=body[:MOST_EVIDENCE], retry_after=retry_after)
+        return RequestFailed(outcome, message, status=status, body=told[:MOST_EVIDENCE], retry_after=retry_after)
 
     data, flaw = None, None
     kind = response.headers.get("content-type", "").partition(";")[0].strip().lower()
@@ -306,7 +318,7 @@ def judge(
         if parse is not None and 200 <= status < 300:
             parsed = parse(body)
             if parsed is not None:
-                return Answer(None, status, body, parsed, response.headers)
+                return Answer(None, status, told, parsed, response.headers)
         try:
             data = decode(body)
         except ValueError as error:
@@ -317,14 +329,14 @@ def judge(
     if judged is not None:
         outcome, seconds = judged if isinstance(judged, tuple) else (judged, None)
         if outcome is Outcome.OK:
-            return Answer(data, status, body, headers=response.headers)
+            return Answer(data, status, told, headers=response.headers)
         if outcome is not None:
-            return failed(outcome, f"answered {status}: {_error_named(data)}", seconds)
+            return failed(outcome, f"answered {status}: {_error_named(data, mask)}", seconds)
     if 200 <= status < 300:
         if flaw is None:
-            return Answer(data, status, body, headers=response.headers)
+            return Answer(data, status, told, headers=response.headers)
         return failed(Outcome.MALFORMED, f"answered {status} with {flaw}")
-    named = f": {_error_named(data)}" if flaw is None else ""
+    named = f": {_error_named(data, mask)}" if flaw is None else ""
     return failed(_outcome_of_status(status, is_json=flaw is None), f"answered {status}{named}")
 
 
@@ -340,11 +352,11 @@ def _outcome_of_status(status: int, *, is_json: bool) -> Outcome:
     return Outcome.MALFORMED
 
 
-def _error_named(data: Any) -> str:
+def _error_named(data: Any, mask: Mask) -> str:
     if isinstance(data, dict):
         for field in ("msg", "error", "description", "message", "detail"):
             if isinstance(data.get(field), str) and data[field]:
-                return ascii(data[field])[1:-1][:200]
+                return ascii(mask.text(data[field]))[1:-1][:200]
     return "no reason given"
 
 

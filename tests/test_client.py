@@ -392,6 +392,28 @@ def test_no_cookie_is_in_an_error_or_an_address(governor: Tally, mocked: respons
     assert "secret" not in f"{client!r} {client.__dict__}"
 
 
+@pytest.mark.parametrize("status", [200, 400, 403, 500])
+def test_a_secret_that_an_answer_gives_back_is_not_told(
+    governor: Tally, mocked: responses.RequestsMock, status: int
+) -> None:
+    headers = {"Authorization": SecretStr("Bearer s3cret/t0ken"), "Accept": "application/json"}
+    client = client_of(governor, cookies=COOKIES, headers=headers)
+    sent = "application/json, Bearer s3cret/t0ken, secret-pp"
+    body = json.dumps({"message": f"who is s3cret/t0ken? {sent}"}).replace("who", r"s3cret\/t0ken s3cret%2Ft0ken")
+    mocked.get(f"{BASE}/echo", status=status, body=body, content_type="application/json")
+    if status == 200:
+        answer = client.get("/echo", {})
+        assert "s3cret/t0ken" in answer.data["message"]
+        error = answer.malformed("not what it should be")
+    else:
+        error = failure(client, "/echo")
+        assert str(error).endswith("*** *** is ***? application/json, ***, ***")
+    told = f"{error} {(error.body or b'').decode()}"
+    assert "t0ken" not in told
+    assert "secret-pp" not in told
+    assert "application/json" in told
+
+
 @pytest.mark.parametrize("status", [301, 302, 303, 307, 308])
 @pytest.mark.parametrize("location", [f"{BASE}/there?x=1", "/api/there?x=1", "there?x=1"])
 def test_a_redirect_on_the_same_host_is_followed_with_cookies(

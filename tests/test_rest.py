@@ -508,6 +508,33 @@ def test_a_secret_comes_from_the_environment_and_is_stored_nowhere(
         assert b"s3cret" not in path.read_bytes()
 
 
+@pytest.mark.parametrize("value", ["s3cret\n", "s3cret\r\nX-Other: 1", " s3cret", "s3cret€"])
+def test_a_secret_that_no_header_can_have_is_named_before_anything_is_asked(
+    value: str, tmp_path: Path, db: Path, simulate: Simulate, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("SHOP_TOKEN", value)
+    simulator = simulate(RestWorld(items=30))
+    with pytest.raises(ConfigurationError, match="SHOP_TOKEN holds characters that no header can have") as caught:
+        mirror(described(tmp_path, "page", AUTH), db, simulator)
+    assert "s3cret" not in str(caught.value)
+    assert not simulator.requests
+
+
+def test_a_secret_that_the_api_gives_back_is_not_told(
+    tmp_path: Path, db: Path, simulate: Simulate, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    body = b'{"message": "Bearer f00-s3cret may not", "sent": {"Authorization": "Bearer f00-s3cret"}}'
+    source = described(tmp_path, "ids", f'{AUTH}\n[columns]\nid = "integer"')
+    monkeypatch.setenv("SHOP_TOKEN", "f00-s3cret")
+    refused = simulate(RestWorld(items=20), faults=lambda kind, *_: Answer(400, body=body) if kind == "info" else None)
+    with caplog.at_level("DEBUG", "fetcher"):
+        mirror(source, db, refused, max_retries=0)
+    assert column(db, "SELECT DISTINCT message FROM failures") == ["answered 400: *** may not"]
+    assert "s3cret" not in caplog.text
+    for path in db.parent.iterdir():
+        assert b"s3cret" not in path.read_bytes()
+
+
 def test_hints_hold_where_the_user_says_nothing(tmp_path: Path, db: Path) -> None:
     kind = find(described(tmp_path, "page", head="rate = 3\ndelay = 0.5"))
     assert kind.settings == {"max_requests_per_second": 3, "request_delay": 0.5}  # type: ignore[attr-defined]
@@ -529,6 +556,8 @@ BAD = [
     (GOOD + "size_parameter = 'n'", "list.size: is needed"),
     (GOOD + "[auth]\nenv = 'lower'", "auth.env: is the name of an environment variable"),
     (GOOD + "[auth]\n", "auth.env: is needed"),
+    (GOOD + "[auth]\nenv = 'X'\nheader = 'a b'", "auth.header: is no name of a header"),
+    (GOOD + "[headers]\n'a b' = 'x'", "headers.a b: is no name of a header"),
     (GOOD + "[headers]\nAuthorization = 'Bearer x'", "headers.Authorization: comes from the environment"),
     (GOOD + "params = {api_key = 'x'}", "list.params.api_key: no secret goes into an address"),
     (GOOD + "[gone]\nstatuss = [1]", "gone.statuss: there is no such key"),

@@ -131,8 +131,8 @@ class Defaults:
     cookies: Mapping[str, SecretStr] = MappingProxyType({})
     """The login, as the API wants it; empty where none is given."""
 
-    headers: Mapping[str, SecretStr] = MappingProxyType({})
-    """The login as headers, where the API wants it so."""
+    headers: Mapping[str, SecretStr | str] = MappingProxyType({})
+    """Headers of every request: the login, where the API wants it so, and what is no secret as plain text."""
 
     open_scopes: tuple[Scope, ...] | None = None
     """What anybody sees without a login; None where there is no login."""

@@ -13,6 +13,7 @@ Type = Literal["integer", "real", "text", "boolean", "json"]
 Pages = Literal["ids", "cursor", "page", "offset", "token", "next", "link", "one"]
 Name = Annotated[str, StringConstraints(pattern=r"^[A-Za-z_][A-Za-z0-9_]*$")]
 Env = Annotated[str, StringConstraints(pattern=r"^[A-Z_][A-Z0-9_]*$")]
+Header = Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9!#$%&'*+.^_`|~-]+$")]
 ColumnName = Annotated[str, StringConstraints(pattern=r'^[^"\x00]+$')]
 Constant = str | bool | int | float
 
@@ -67,7 +68,7 @@ class Secret(_Keys):
 class Auth(Secret):
     """The login."""
 
-    header: str = Field("Authorization", description="the header that it is sent as")
+    header: Header = Field("Authorization", description="the header that it is sent as")
 
 
 class Signs(_Keys):
@@ -190,7 +191,7 @@ class Description(_Keys):
     variables: dict[Name, str] = Field(
         {}, description="names for `{name}` in what is sent, with defaults; an empty one has to be given"
     )
-    headers: dict[str, str | Secret] = Field({}, description="headers of every request")
+    headers: dict[Header, str | Secret] = Field({}, description="headers of every request")
     auth: Auth | None = Field(None, description="the login")
     list: Listing = Field(description="the list of the items")
     detail: One | None = Field(None, description="the request of its own that an item needs")

@@ -112,9 +112,11 @@ def following(listing: Listing, where: At, url: str, answer: Answer, objects: Se
                 value = next_link(answer.headers.get("link"))
             if value is None or value == "" or value is False:
                 return None
-            if type(value) is not str and (type(value) is not int or listing.pages == "next"):
-                raise answer.malformed(f"list.next: {value!r:.60} leads nowhere")
-            return _below(url, value, answer) if listing.pages == "next" else value
+            if isinstance(value, str):
+                return _below(url, value, answer) if listing.pages == "next" else value
+            if listing.pages == "token" and isinstance(value, int) and value is not True:
+                return value
+            raise answer.malformed(f"list.next: {value!r:.60} leads nowhere")
     if at_end(listing, answer, objects):
         return None
     match listing.pages:

@@ -65,6 +65,8 @@ def _explained(data: Any, error: dict[str, Any]) -> str:
         message = "there is no such key" + (f", is it {near[0]}?" if near else "")
     elif error["type"] == "missing":
         message = "is needed"
+    elif error["type"] == "string_pattern_mismatch" and ("headers" in names or names[-1:] == ["header"]):
+        message = "is no name of a header"
     elif names[-1:] == ["env"]:
         # What stands there may be the secret itself.
         message = "is the name of an environment variable, such as API_TOKEN"

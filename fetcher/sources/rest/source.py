@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import Any, ClassVar
@@ -30,6 +31,9 @@ OVERLAP_SECONDS = 600
 
 SETTLED_SECONDS = 600
 """Items that are younger may still be joined by others of their time: their time is listed again by the next run."""
+
+_SENDABLE = re.compile(r"[!-~\xa0-\xff]([ -~\xa0-\xff\t]*[!-~\xa0-\xff])?")
+"""What a header may hold: ISO 8859-1 that can be printed, and no space around it."""
 
 _WHOLE = Interval(0, 0)
 """A list that is walked to its end is listed as a whole, or not at all."""
@@ -63,14 +67,18 @@ class Rest:
         self._requests = Requests(description, self._values)
         self._walks = Walks(description, self._requests, self._reader, self.position_text, numbered=self._numbered)
 
-    def _headers(self) -> dict[str, SecretStr]:
-        """What is sent with every request; what a header holds may be secret."""
-        found = {}
+    def _headers(self) -> dict[str, SecretStr | str]:
+        """What is sent with every request. Raises ConfigurationError naming what is missing, or cannot be sent."""
+        found: dict[str, SecretStr | str] = {}
         for name, value in self.described.headers.items():
             if isinstance(value, str):
-                found[name] = SecretStr(filled(value, self._values))
+                found[name] = text = filled(value, self._values)
+                if text and not _SENDABLE.fullmatch(text):
+                    raise ConfigurationError(f"{self.name}: headers.{name}: holds characters that no header can have")
         for name, secret in self.described.secrets.items():
             given = getattr(self._options, secret.env.lower())
+            if given is not None and not _SENDABLE.fullmatch(given.get_secret_value()):
+                raise ConfigurationError(f"{secret.env} holds characters that no header can have, such as a line's end")
             if given is not None:
                 found[name] = SecretStr(secret.prefix + given.get_secret_value())
             elif secret.required:
