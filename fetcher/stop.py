@@ -13,6 +13,9 @@ from typing import TypeVar
 
 T = TypeVar("T")
 
+LONGEST = 3e9
+"""No wait takes more seconds, which is a century: the system's clock cannot count many more."""
+
 
 class Stop:
     """A request to end early, and the clock: the two things that every waiter needs.
@@ -72,6 +75,7 @@ class Stop:
 
         With a `condition` of this Stop, whose lock the caller holds, its notification ends the wait too.
         """
+        seconds = min(seconds, LONGEST)
         if condition is None:
             with self._changed:
                 self._changed.wait_for(self.is_set, seconds)
@@ -84,7 +88,7 @@ class Stop:
 
         The end being asked for does not end this wait: whoever waits here has `on_set` put something into the queue.
         """
-        return queue.get(timeout=seconds)
+        return queue.get(timeout=min(seconds, LONGEST))
 
 
 @contextmanager

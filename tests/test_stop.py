@@ -205,3 +205,11 @@ def test_a_second_signal_kills_at_once(first: int, second: int) -> None:
         process.send_signal(second)
 
     assert with_child("time.sleep(60)", act) == -second
+
+
+@pytest.mark.parametrize("seconds", [1e300, float("inf")])
+def test_a_wait_that_no_clock_can_count_is_ended_like_any_other(seconds: float) -> None:
+    stop, done = Stop(), queue.SimpleQueue[int]()
+    threading.Timer(0.05, lambda: (stop.set(), done.put(1))).start()
+    assert stop.wait(seconds)
+    assert stop.receive(done, seconds) == 1

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import inspect
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 from fetcher.model import Table
@@ -69,16 +69,22 @@ def _flaws_of_tables(tables: object) -> Iterator[str]:
     items = tables[0]
     if items.parent is not None:
         yield f"its first table {items.name} has a parent: the items come first"
+    yield from (f"it has two tables {each}" for each in _twice([table.name for table in tables]))
     for table in tables:
-        if table.name in OURS or table.name.startswith(("search_", "sqlite_", "_sqlite")):
+        if table.name.lower() in OURS or table.name.lower().startswith(("search_", "sqlite_", "_sqlite")):
             yield f"its table {table.name} has a name that fetcher itself uses"
         if not table.columns:
             yield f"its table {table.name} has no columns"
             return
         names = [*([table.parent] if table.parent else []), *(column.name for column in table.columns)]
-        twice = {each for each in names if names.count(each) > 1}
-        taken = {"extra", *(LIFE if table is items else ())}.intersection(names)
-        yield from (f"its table {table.name} has two columns {each}" for each in sorted(twice))
+        taken = {"extra", *(LIFE if table is items else ())}.intersection(map(str.lower, names))
+        yield from (f"its table {table.name} has two columns {each}" for each in _twice(names))
         yield from (f"its table {table.name} has a column {each}, which fetcher adds itself" for each in sorted(taken))
     if items.columns[0].type not in ("integer", "text"):
         yield f"the key of its items, {items.columns[0].name}, is of type {items.columns[0].type}, not integer or text"
+
+
+def _twice(names: Sequence[str]) -> list[str]:
+    """The names that come twice; those that differ in case alone are one to SQLite."""
+    lower = [each.lower() for each in names]
+    return sorted({each for each in names if lower.count(each.lower()) > 1})

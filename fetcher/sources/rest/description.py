@@ -186,8 +186,12 @@ class Description(_Keys):
     )
     about: str = Field("", description="what it is, for people")
     base_url: str = Field("", description="where the API is; empty, `--base-url` has to say")
-    rate: float | None = Field(None, description="requests a second at most, unless the user says otherwise", gt=0)
-    delay: float | None = Field(None, description="seconds between list pages, unless the user says otherwise", ge=0)
+    rate: float | None = Field(
+        None, description="requests a second at most, unless the user says otherwise", gt=0, allow_inf_nan=False
+    )
+    delay: float | None = Field(
+        None, description="seconds between list pages, unless the user says otherwise", ge=0, allow_inf_nan=False
+    )
     variables: dict[Name, str] = Field(
         {}, description="names for `{name}` in what is sent, with defaults; an empty one has to be given"
     )

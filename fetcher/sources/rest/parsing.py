@@ -7,19 +7,29 @@ import tomllib
 from difflib import get_close_matches
 from typing import Any
 
-from pydantic import ValidationError
+from pydantic import BaseModel, ValidationError
 
 from fetcher.errors import ConfigurationError
-from fetcher.sources.rest.description import Auth, Child, Description, Limit, Listing, One, Since
+from fetcher.sources.rest.description import Auth, Child, Description, Limit, Listing, One, Signs, Since
+from fetcher.words import said
 
-_KEYS = sorted(
-    {
-        field.alias or name
-        for model in (Description, Listing, Since, One, Child, Limit, Auth)
-        for name, field in model.model_fields.items()
-    }
-)
-"""Every key that there is, for those that are misspelt."""
+_PLACES: dict[str, type[BaseModel]] = {
+    "at the top": Description,
+    "in [list]": Listing,
+    "in [list.since]": Since,
+    "in [detail]": One,
+    "in [auth]": Auth,
+    "in [gone] and [limited]": Signs,
+    "in [limited]": Limit,
+    "in [tables.NAME]": Child,
+}
+_KEYS: dict[str, list[str]] = {}
+"""Every key that there is, for those that are misspelt, and where it may stand, for those that are misplaced."""
+for _place, _model in _PLACES.items():
+    for _name, _field in _model.model_fields.items():
+        if _model is Limit and _name in Signs.model_fields:
+            continue
+        _KEYS.setdefault(_field.alias or _name, []).append(_place)
 
 
 def parse(text: str, where: str, name: str) -> Description:
@@ -35,7 +45,7 @@ def parse(text: str, where: str, name: str) -> Description:
         found = Description.model_validate(data)
     except ValidationError as error:
         raise ConfigurationError(
-            "; ".join(f"{where}: {_explained(data, dict(each))}" for each in error.errors())
+            "; ".join(f"{where}: {said(_explained(data, dict(each)))}" for each in error.errors())
         ) from None
     if found.name:
         return found
@@ -61,8 +71,11 @@ def _explained(data: Any, error: dict[str, Any]) -> str:
     if error["type"] == "value_error":
         return ".".join([*names, message])
     if error["type"] == "extra_forbidden":
-        near = get_close_matches(names[-1], _KEYS, 1) if names else []
-        message = "there is no such key" + (f", is it {near[0]}?" if near else "")
+        message = "there is no such key"
+        if names[-1] in _KEYS:
+            message += f" here: it stands {' or '.join(_KEYS[names[-1]])}"
+        elif near := get_close_matches(names[-1], sorted(_KEYS), 1):
+            message += f", is it {near[0]}?"
     elif error["type"] == "missing":
         message = "is needed"
     elif error["type"] == "string_pattern_mismatch" and ("headers" in names or names[-1:] == ["header"]):
