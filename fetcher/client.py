@@ -225,10 +225,18 @@ class Client:
         if response.status_code in (301, 302, 303, 307, 308) and "location" in response.headers:
             try:
                 target = requests.compat.urljoin(url, response.headers["location"])
-                if _origin(target) == self._origin:
+                origin = _origin(target)
+                if origin == self._origin:
                     return target
             except ValueError:
                 pass  # An address that is none is not followed either.
+            else:
+                judged = judge(response, self._judge, parse, self._judge_answer, self._mask)
+                if isinstance(judged, RequestFailed) and origin[1]:
+                    # Where to, but not with what: that may be anybody's secret.
+                    port = "" if origin[2] is None else f":{origin[2]}"
+                    judged.args = (f"{judged}: it leads to {origin[0]}://{ascii(origin[1])[1:-1]:.100}{port}",)
+                return judged
         return judge(response, self._judge, parse, self._judge_answer, self._mask)
 
     def _send(self, url: str, body: bytes | None, headers: Mapping[str, str] | None) -> requests.Response:

@@ -11,7 +11,7 @@ from typing import Any
 from fetcher.batch import LISTED_PER_DETAIL, OpenBatch
 from fetcher.calls import About, Asked, Calls, Due
 from fetcher.contracts import Source, Store
-from fetcher.errors import FetcherError, Interrupted, RemoteError, RequestFailed, Stopped, StoreError
+from fetcher.errors import FetcherError, Interrupted, RemoteError, RequestFailed, Stopped, StoreError, no_first_answer
 from fetcher.governor import Governor, backoff
 from fetcher.holds import Holds, Room
 from fetcher.listing import Listing, Listings
@@ -186,9 +186,7 @@ class Engine:
                 late = self._stop.now() - began > FIRST_ANSWER_SECONDS
                 nonsense = error.outcome is not Outcome.UNAVAILABLE and attempts >= NONSENSE_TRIES
                 if late or nonsense or error.outcome is Outcome.GONE:
-                    raise RemoteError(
-                        f"no usable first answer ({error}): is {self._source.address} right, is the host up?"
-                    ) from None
+                    raise no_first_answer(error, self._source.address) from None
                 log.warning("no first answer yet (%s); trying for up to %.0f s", error, FIRST_ANSWER_SECONDS)
                 if self._stop.wait(backoff(attempts, self._plan.max_backoff)):
                     raise Stopped("stopped before the first answer") from None

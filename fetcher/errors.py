@@ -92,6 +92,12 @@ class RequestFailed(FetcherError):
         self.lasting = lasting
 
 
+def no_first_answer(error: RequestFailed, address: str) -> RemoteError:
+    """What to say where the first request never had a good answer; `address` names where it went."""
+    doubt = "is the host up?" if error.status is None else "is it the API that is meant?"
+    return RemoteError(f"no usable first answer ({error}): is {address} right, {doubt}")
+
+
 class Stopped(FetcherError):
     """Raised inside worker threads when they are to end early; never reaches a caller."""
 

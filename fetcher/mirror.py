@@ -26,6 +26,7 @@ from fetcher.errors import (
     SourceError,
     Stopped,
     StoreError,
+    no_first_answer,
 )
 from fetcher.governor import Governor, backoff
 from fetcher.metrics import MetricsFile
@@ -441,7 +442,7 @@ def _settled(source: Source, client: Client, path: Path) -> Source:
             if error.outcome is Outcome.DENIED:
                 raise LoginError(f"the API refuses the listing ({error})") from None
             if attempt == SETTLING_TRIES or error.outcome is Outcome.GONE:
-                raise RemoteError(f"no usable first answer ({error}): is API_BASE_URL right, is the host up?") from None
+                raise no_first_answer(error, "API_BASE_URL") from None
             log.warning("no first answer yet (%s); asking again", error)
             if client.stop.wait(backoff(attempt, 5.0)):
                 break

@@ -427,22 +427,22 @@ def test_a_redirect_on_the_same_host_is_followed_with_cookies(
 
 
 @pytest.mark.parametrize(
-    "location",
+    ("location", "where"),
     [
-        "http://elsewhere.test/api/there",
-        "//elsewhere.test/api/there",
-        "https://api.test/api/there",
-        "http://api.test:8080/api/there",
-        "http://api.test@elsewhere.test/",
-        "file:///etc/hostname",
+        ("http://elsewhere.test/api/there?key=x", ": it leads to http://elsewhere.test"),
+        ("//elsewhere.test/api/there", ": it leads to http://elsewhere.test"),
+        ("https://api.test/api/there", ": it leads to https://api.test"),
+        ("http://api.test:8080/api/there", ": it leads to http://api.test:8080"),
+        ("http://api.test@elsewhere.test/", ": it leads to http://elsewhere.test"),
+        ("file:///etc/hostname", ""),
     ],
 )
 def test_a_redirect_to_another_host_is_not_followed(
-    governor: Tally, mocked: responses.RequestsMock, location: str
+    governor: Tally, mocked: responses.RequestsMock, location: str, where: str
 ) -> None:
     mocked.get(f"{BASE}/items", status=302, headers={"Location": location})
     error = failure(client_of(governor, cookies=COOKIES))
-    assert (error.outcome, error.status) == (Outcome.UNAVAILABLE, 302)
+    assert (error.outcome, error.status, str(error)) == (Outcome.UNAVAILABLE, 302, f"answered 302{where}")
     assert len(mocked.calls) == 1
 
 

@@ -390,6 +390,22 @@ def test_an_empty_page_before_the_end_is_walked_over(tmp_path: Path, db: Path, s
     assert one(db, "SELECT count(*) FROM items") == 70
 
 
+def test_a_list_that_goes_on_without_items_comes_to_an_end(
+    tmp_path: Path, db: Path, simulate: Simulate, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("fetcher.sources.rest.walks.MOST_EMPTY", 5)
+    number = iter(range(10**6))
+
+    def hollow(body: dict[str, Any]) -> None:
+        body["items"], body["next"] = [], f"/rest/next?n={next(number)}"
+
+    simulator = simulate(RestWorld(seed=36, items=90), faults=edited(hollow))
+    with pytest.raises(RemoteError, match="5 pages without items one after the other"):
+        mirror(described(tmp_path, "next", '[columns]\nid = "integer"'), db, simulator, max_retries=0)
+    assert simulator.requests["list"] < 10
+    assert not verify(db).complete
+
+
 def test_what_comes_instead_of_an_item_is_a_failure_of_its_own(tmp_path: Path, db: Path, simulate: Simulate) -> None:
     world = RestWorld(seed=11, items=40)
     bad = world.ids()[7]

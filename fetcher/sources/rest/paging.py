@@ -30,7 +30,8 @@ class At:
 
     `began` is when it began (Unix seconds), `since` when what it lists has changed at the earliest, None for all.
     `flaw` is why it will prove nothing at its end. A run's own are `last`, the digest of the page before, `mark`, what
-    an earlier page was asked with, and `resumed`: an earlier run began it, and it has not gone on yet.
+    an earlier page was asked with, `empty`, how many pages without items came last, and `resumed`: an earlier run began
+    it, and it has not gone on yet.
     """
 
     began: float
@@ -40,6 +41,7 @@ class At:
     flaw: str = ""
     last: int = 0
     mark: By | None = None
+    empty: int = 0
     resumed: bool = False
 
     @property
@@ -47,14 +49,14 @@ class At:
         """All that a later run needs to go on from here."""
         return json.dumps({name: getattr(self, name) for name in _KEPT})
 
-    def after(self, by: By, *, last: int, flaw: str) -> At:
+    def after(self, by: By, *, last: int, empty: int, flaw: str) -> At:
         """Where it is behind a page that leads to `by`.
 
         What a page is asked with is marked at every power of two: pages that lead in a circle come to the mark.
         """
         pages = self.pages + 1
         mark = self.by if pages & (pages - 1) == 0 else self.mark
-        return replace(self, by=by, pages=pages, flaw=flaw, last=last, mark=mark, resumed=False)
+        return replace(self, by=by, pages=pages, flaw=flaw, last=last, mark=mark, empty=empty, resumed=False)
 
     @classmethod
     def of(cls, token: str) -> At | None:

@@ -19,6 +19,9 @@ from fetcher.sources.rest.requests import Requests
 IDS_A_PAGE = 1000
 """So many ids of a range are named at once: that costs no request."""
 
+MOST_EMPTY = 1000
+"""So many pages without items one after the other may come before a page that has some: there would be no end."""
+
 _NO_WAY_ON = {400, 404, 410, 422}
 """What an API answers to a token that it knows no more."""
 
@@ -133,6 +136,9 @@ class Walks:
             raise
         page = self._reader.listed(answer)
         by = paging.following(self._list, where, self._requests.address(client, where), answer, page.objects)
+        empty = 0 if page.objects else where.empty + 1
+        if by is not None and empty == MOST_EMPTY:
+            raise answer.malformed(f"{empty:,} pages without items one after the other, and more are said to follow")
         digest = hash(tuple(page.keys))
         if page.keys and digest == where.last:
             raise answer.malformed("the same page came twice: does the API take what the next page is asked with?")
@@ -147,7 +153,7 @@ class Walks:
                 )
             page.flaw = flaw
             return _made(page, walk, answer, proven=walk.hole, began=where.began, whole=where.since is None)
-        on = where.after(by, last=digest, flaw=flaw)
+        on = where.after(by, last=digest, empty=empty, flaw=flaw)
         return _made(page, walk, answer, next=walk.after(at=on, label=label(on)), token=on.token)
 
 
