@@ -418,6 +418,17 @@ def test_what_comes_instead_of_an_item_is_a_failure_of_its_own(tmp_path: Path, d
     assert query(db, "SELECT key, outcome FROM failures") == [(bad, "malformed")]
 
 
+def test_a_limit_does_not_say_that_nothing_is_left_where_nobody_knows(
+    tmp_path: Path, db: Path, simulate: Simulate
+) -> None:
+    simulator = simulate(RestWorld(seed=38, items=90))
+    for way, words in (("token", "more may be left"), ("cursor", "items are left")):
+        source, own = described(tmp_path, way, name=way), str(db.with_name(f"{way}.db"))
+        done = run_fetcher("fetch", source, own, "--base-url", simulator.url, "--delay", "0", "--limit", "20")
+        assert done.returncode == 0, done.stderr
+        assert re.search(rf"The limit is reached, (~\d+ )?{words}: ", done.stderr + done.stdout)
+
+
 # --- columns ----------------------------------------------------------------------------------------
 
 

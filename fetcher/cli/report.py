@@ -201,7 +201,9 @@ def summary_lines(summary: Summary, db: Path, start_from: int | None = None) -> 
         f"Requests: {counts.requests:,}; retries: {counts.retries:,}; refused (429): {counts.limited:,}",
     ]
     if summary.ended == "limit reached":
-        lines.append(f"The limit is reached, ~{summary.left:,} items are left: run again without it to go on")
+        # Of some lists nobody knows how long they are.
+        left = f"~{summary.left:,} items are left" if summary.left else "more may be left"
+        lines.append(f"The limit is reached, {left}: run again without it to go on")
     elif summary.ended == "complete" and summary.parked:
         lines.append(f"{summary.parked:,} failed for good: `fetcher failures` says why, `fetcher retry` tries again")
     elif summary.ended == "complete" and start_from is not None:
