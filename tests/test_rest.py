@@ -502,6 +502,17 @@ def test_a_database_can_be_read_and_gone_on_with_without_the_file(tmp_path: Path
     assert_mirrored(db, world)
 
 
+def test_a_database_of_another_source_is_refused_whatever_its_tables_are(
+    tmp_path: Path, db: Path, simulate: Simulate
+) -> None:
+    tags = '[tables.tags]\nfrom = "tags"\ncolumns = {tag = "text"}'
+    mirror(described(tmp_path, "token", tags), db, simulate(RestWorld(seed=39, items=30)))
+    before = dump(db)
+    with pytest.raises(ConfigurationError, match="mirrors shop, not pr0gramm: one database mirrors one source"):
+        fetch("pr0gramm", db, api_base_url="http://127.0.0.1:1/api")
+    assert dump(db) == before
+
+
 def test_doctor_says_where_a_hole_is_as_the_source_says_it(tmp_path: Path, db: Path, simulate: Simulate) -> None:
     mirror(described(tmp_path, "page"), db, simulate(RestWorld(seed=15, items=30)))
     with closing(sqlite3.connect(db)) as conn, conn:

@@ -170,9 +170,10 @@ class SqliteStore:
     ) -> None:
         migrations.apply(self._conn)
         with self._db.transaction():
+            # First: tables of another source may have the names of ours and other columns.
+            self._refuse_other_source()
             for table in tables:
                 make_table(self._conn, table, self._item)
-            self._refuse_other_source()
             row = self._conn.execute("SELECT base_url FROM sources WHERE name = ?", [self.source]).fetchone()
             if row is None:
                 self._conn.execute(
