@@ -340,6 +340,26 @@ def test_an_unusable_item_is_a_failure_and_the_others_of_its_page_are_kept(
     assert_mirrored(db, world)
 
 
+def test_rows_of_an_item_that_share_their_key_are_not_lost_in_silence(
+    tmp_path: Path, db: Path, simulate: Simulate
+) -> None:
+    world = RestWorld(seed=40, items=90)
+
+    def shared(body: dict[str, Any]) -> None:
+        for number, item in enumerate(body["results"]):
+            text = "same" if number else "other"
+            item["lines"] = [{"id": 1, "text": "same"}, {"id": 1, "text": text}, {"id": 2, "text": text}]
+
+    lines = '[tables.lines]\nfrom = "lines"\nkey = "id"'
+    summary = mirror(described(tmp_path, "token", lines), db, simulate(world, faults=edited(shared)))
+    assert summary.exit_code == 3
+    assert one(db, "SELECT count(*) FROM lines") == 2 * (90 - 5)
+    assert (
+        column(db, "SELECT message FROM failures") == ["tables.lines.key: id tells no rows apart: several have 1"] * 5
+    )
+    assert b'"other"' in column(db, "SELECT body FROM failures")[0]
+
+
 def test_a_page_that_is_not_there_is_no_end_unless_the_page_before_says_so(
     tmp_path: Path, db: Path, simulate: Simulate
 ) -> None:

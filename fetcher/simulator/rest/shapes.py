@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import zlib
 from collections.abc import Sequence
 from typing import Any
 
@@ -36,7 +37,7 @@ def issue(world: RestWorld, id: int) -> dict[str, Any]:
         "body": None if item["score"] is None else item["title"],
         "user": {"login": item["author"]["name"], "id": item["author"]["id"]},
         "labels": [
-            {"id": len(name) * 100 + ord(name[0]), "name": name, "color": "ededed", "default": False}
+            {"id": zlib.crc32(name.encode()), "name": name, "color": "ededed", "default": False}
             for name in dict.fromkeys(item["tags"])
         ],
         "locked": False,

@@ -140,7 +140,14 @@ class Reader:
             value = at(body, child.from_)
             if value is not None and type(value) is not list:
                 raise RequestFailed(Outcome.MALFORMED, f"tables.{name}.from: no list at {child.from_!r}")
-            found[name] = self._children[name].rows(elements(body, child), notes, (key,))
+            rows: dict[Key, Row] = {}
+            for row in self._children[name].rows(elements(body, child), notes, (key,)):
+                if rows.setdefault(row[1], row) != row:
+                    raise RequestFailed(
+                        Outcome.MALFORMED,
+                        f"tables.{name}.key: {child.key} tells no rows apart: several have {row[1]!r:.60}",
+                    )
+            found[name] = [*rows.values()]
         return found
 
     def _key_of(self, each: Any) -> Key | None:
