@@ -302,6 +302,13 @@ def test_a_book_that_cannot_be_read_says_why(changes: dict[str, str | None], err
         epub(**changes)
 
 
+def test_a_book_that_names_a_page_again_and_again_has_an_end() -> None:
+    page = "<p>" + "word " * 1_000_000
+    spine = OPF.replace('<itemref idref="a"/>', '<itemref idref="a"/>' * 1000)
+    with pytest.raises(Unreadable, match=r"a\.xhtml: it unpacks to more than 100 times its size"):
+        epub(**{"OPS/book.opf": spine, "OPS/text/a.xhtml": page})
+
+
 def test_a_damaged_book_is_refused() -> None:
     epub()
     data = bytearray(Path("book.epub").read_bytes())

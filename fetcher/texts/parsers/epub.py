@@ -5,6 +5,7 @@ from __future__ import annotations
 import posixpath
 import zipfile
 from collections.abc import Iterator
+from os import SEEK_END
 from typing import IO, BinaryIO
 from urllib.parse import unquote
 from xml.etree.ElementTree import Element
@@ -19,7 +20,10 @@ MOST_XML = 16 << 20
 """Bytes of a file that says what the book consists of."""
 
 _FREE, _MOST_TIMES = 10 << 20, 100
-"""So many bytes, and beyond them so many times its packed size, a page may unpack to: markup packs 3 to 20 times."""
+"""So many bytes, and beyond them so many times its packed size, a page may unpack to, and all that is read of a book.
+
+Markup packs 3 to 20 times.
+"""
 
 _PAGES = ("application/xhtml+xml", "text/html", "application/x-dtbook+xml")
 
@@ -27,14 +31,15 @@ _PAGES = ("application/xhtml+xml", "text/html", "application/x-dtbook+xml")
 def blocks(file: BinaryIO) -> Iterator[Block]:
     """The title, chapters and paragraphs of a book; a page that is missing is a flaw. Raises Unreadable."""
     try:
+        bound = _Bound(file.seek(0, SEEK_END))
         with zipfile.ZipFile(file) as book:
-            yield from _book(book)
+            yield from _book(book, bound)
     # zipfile says NotImplementedError for a way of packing that it does not know, RuntimeError for a password.
     except (zipfile.BadZipFile, NotImplementedError, RuntimeError) as error:
         raise Unreadable(f"the archive cannot be read: {error}") from None
 
 
-def _book(book: zipfile.ZipFile) -> Iterator[Block]:
+def _book(book: zipfile.ZipFile, bound: _Bound) -> Iterator[Block]:
     names = set(book.namelist())
     if "META-INF/container.xml" not in names:
         raise Unreadable("it is a zip archive, and no EPUB")
@@ -58,16 +63,16 @@ def _book(book: zipfile.ZipFile) -> Iterator[Block]:
         elif places[key] in locked:
             raise Unreadable("it is locked (DRM)")
         elif key not in contents and item.get("media-type", _PAGES[0]) in _PAGES:
-            yield from _page(book, places[key], chapters.get(places[key]))
+            yield from _page(book, bound, places[key], chapters.get(places[key]))
 
 
-def _page(book: zipfile.ZipFile, place: str, chapter: str | None) -> Iterator[Block]:
+def _page(book: zipfile.ZipFile, bound: _Bound, place: str, chapter: str | None) -> Iterator[Block]:
     """A page; what the table of contents calls it is its first chapter, and the headings above it are its text."""
     if chapter is not None:
         yield Section(chapter=chapter)
     begun = chapter is None
     with book.open(place) as packed:
-        reader = _Bounded(packed, book.getinfo(place))
+        reader = _Bounded(packed, _Bound(book.getinfo(place).compress_size), bound)
         start = reader.read(PIECE_BYTES)
         try:
             for each in html.blocks(decoded(reader, start, declared_encoding(start))):
@@ -138,17 +143,29 @@ def _xml(book: zipfile.ZipFile, name: str) -> Element:
         raise Unreadable(f"{name}: {error}") from None
 
 
-class _Bounded:
-    """Reads a packed page, until it is more than any page packs to."""
+class _Bound:
+    """How much may still be unpacked of what is packed in so many bytes."""
 
-    def __init__(self, packed: IO[bytes], about: zipfile.ZipInfo) -> None:
+    def __init__(self, packed: int) -> None:
+        self._left = _FREE + _MOST_TIMES * packed
+
+    def took(self, count: int) -> None:
+        """So many bytes more were unpacked. Raises Unreadable when they are too many."""
+        self._left -= count
+        if self._left < 0:
+            raise Unreadable(f"it unpacks to more than {_MOST_TIMES} times its size")
+
+
+class _Bounded:
+    """Reads a packed page, until it is more than any page packs to, or any book: one may name a page many times."""
+
+    def __init__(self, packed: IO[bytes], page: _Bound, book: _Bound) -> None:
         self._packed = packed
-        self._left = _FREE + _MOST_TIMES * about.compress_size
+        self._bounds = (page, book)
 
     def read(self, most: int, /) -> bytes:
         """Up to so many bytes."""
         data = self._packed.read(most)
-        self._left -= len(data)
-        if self._left < 0:
-            raise Unreadable(f"it unpacks to more than {_MOST_TIMES} times its size")
+        for each in self._bounds:
+            each.took(len(data))
         return data
