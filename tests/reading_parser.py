@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import itertools
 import os
 import signal
@@ -28,5 +29,7 @@ def parse(path: Path) -> Iterator[Chunk]:
         Path(path.parent, "pid").write_text(str(os.getpid()))
         yield Chunk("x")
         threading.Event().wait()
+    elif path.name == "cancelled":
+        raise asyncio.CancelledError
     else:
         raise ValueError("no")

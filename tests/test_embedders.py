@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 import logging
 import math
@@ -440,6 +441,10 @@ def test_a_function_is_found_by_its_name(tmp_path: Path, monkeypatch: pytest.Mon
     assert Made(embedder=lengths).embedder.name == f"{__name__}:lengths"
 
 
+def _cancelled(texts: Sequence[str]) -> Any:
+    raise asyncio.CancelledError
+
+
 @pytest.mark.parametrize(
     ("function", "said"),
     [
@@ -458,13 +463,14 @@ def test_a_function_is_found_by_its_name(tmp_path: Path, monkeypatch: pytest.Mon
         (lambda texts: np.array(["a", "b", "c"]), "failed: ValueError: could not convert"),
         (lambda texts: 1 / 0, "failed: ZeroDivisionError: division by zero"),
         (lambda texts: sys.exit("two\nlines"), "failed: SystemExit: two lines"),
+        (_cancelled, "failed: CancelledError"),
     ],
 )
 def test_what_a_function_does_wrong_is_one_line(function: Callable[..., Any], said: str) -> None:
     error = Made(embedder=function).fails()
     assert error.outcome is Outcome.MALFORMED
     assert said in str(error)
-    assert "<lambda>" in str(error)
+    assert str(error).startswith(f"{__name__}:")
 
 
 def test_a_function_may_say_itself_what_went_wrong() -> None:

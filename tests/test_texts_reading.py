@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import itertools
 import os
 import signal
@@ -206,11 +207,22 @@ def _leaves(path: Path) -> Any:
     raise SystemExit(3)
 
 
+def _is_cancelled(path: Path) -> Any:
+    raise asyncio.CancelledError
+
+
+def _is_closed(path: Path) -> Iterator[Chunk]:
+    yield Chunk("good")
+    raise GeneratorExit
+
+
 @pytest.mark.parametrize(
     ("parser", "message"),
     [
         (_raises, f"{__name__}:_raises failed on a.txt: ValueError: no such luck"),
         (_leaves, f"{__name__}:_leaves failed on a.txt: SystemExit: 3"),
+        (_is_cancelled, f"{__name__}:_is_cancelled failed on a.txt: CancelledError"),
+        (_is_closed, f"{__name__}:_is_closed failed on a.txt: GeneratorExit"),
         (lambda path: 5, "it gave an int, and nothing that holds Chunks"),
         (lambda path: ["x"], "it gave a str, and no Chunk, as number 1"),
         (lambda path: [Chunk("a"), Chunk(b"x")], "chunk 2: text is a bytes, and no str"),  # type: ignore[arg-type]
@@ -402,6 +414,12 @@ def test_a_failure_comes_over_as_it_is(reader: Reader) -> None:
     error = why(reader.pieces("/x/what", "/x/what"))
     assert str(error) == "tests.reading_parser:parse failed on /x/what: ValueError: no"
     assert (error.outcome, error.lasting) == (Outcome.MALFORMED, True)
+
+
+def test_nobody_waits_for_a_document_whose_parser_was_cancelled(reader: Reader) -> None:
+    error = why(reader.pieces("/x/cancelled", "/x/cancelled"))
+    assert str(error) == "tests.reading_parser:parse failed on /x/cancelled: CancelledError"
+    assert pid(reader)
 
 
 def test_a_process_waits_until_somebody_takes_what_it_has_read(tmp_path: Path) -> None:

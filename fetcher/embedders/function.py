@@ -43,11 +43,11 @@ class Function:
     def _embed(self, texts: list[str]) -> list[bytes]:
         try:
             vectors = checked(self._packed(self._call(texts)), len(texts), self._dimension)
-        except FetcherError:
+        except (FetcherError, KeyboardInterrupt):
             raise
         except Unusable as error:
             raise RequestFailed(Outcome.MALFORMED, f"{self.name} gave {error}") from None
-        except (Exception, SystemExit) as error:
+        except BaseException as error:  # Its sys.exit() or cancelled task ends no run.
             log.debug("where it happened", exc_info=True)
             what = f"{type(error).__name__}: {said(error)}".removesuffix(": ")
             raise RequestFailed(Outcome.MALFORMED, f"{self.name} failed: {what}") from None

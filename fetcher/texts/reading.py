@@ -157,27 +157,38 @@ def _rows(path: str, document: str, options: ReadingOptions, flaws: list[str]) -
 
 def _users_rows(path: str, document: str, options: ReadingOptions, function: Parser) -> Iterator[ChunkRow]:
     """What the user's parser gives: its chunks as they are, its errors in one line."""
+    rows = _given(path, document, options, function)
+    while True:
+        try:
+            row = next(rows, None)
+        except BaseException as error:  # A parser's sys.exit() or cancelled task ends no run.
+            what = said(error) if isinstance(error, _Refused) else f"{type(error).__name__}: {said(error)}"
+            log.debug("where it happened", exc_info=True)
+            raise RequestFailed(
+                Outcome.MALFORMED,
+                f"{options.parser_name} failed on {shown(path)}: {what.removesuffix(': ')}",
+                lasting=True,
+            ) from None
+        if row is None:
+            return
+        yield row
+
+
+def _given(path: str, document: str, options: ReadingOptions, function: Parser) -> Iterator[ChunkRow]:
+    """The rows of what the user's parser gives. Raises _Refused, and whatever the parser does."""
     filled = _Filled(path, document, options)
-    name = options.parser_name
-    try:
-        given = function(Path(path))
-        if not isinstance(given, Iterable):
-            raise _Refused(f"it gave {_kind(given)}, and nothing that holds Chunks")
-        for number, chunk in enumerate(given, 1):
-            if not isinstance(chunk, Chunk):
-                raise _Refused(f"it gave {_kind(chunk)}, and no Chunk, as number {number:,}")
-            try:
-                row = filled.row(chunk, checked=True)
-            except _Refused as error:
-                raise _Refused(f"chunk {number:,}: {error}") from None
-            if row is not None:
-                yield row
-    except (Exception, SystemExit) as error:
-        what = said(error) if isinstance(error, _Refused) else f"{type(error).__name__}: {said(error)}"
-        log.debug("where it happened", exc_info=True)
-        raise RequestFailed(
-            Outcome.MALFORMED, f"{name} failed on {shown(path)}: {what.removesuffix(': ')}", lasting=True
-        ) from None
+    given = function(Path(path))
+    if not isinstance(given, Iterable):
+        raise _Refused(f"it gave {_kind(given)}, and nothing that holds Chunks")
+    for number, chunk in enumerate(given, 1):
+        if not isinstance(chunk, Chunk):
+            raise _Refused(f"it gave {_kind(chunk)}, and no Chunk, as number {number:,}")
+        try:
+            row = filled.row(chunk, checked=True)
+        except _Refused as error:
+            raise _Refused(f"chunk {number:,}: {error}") from None
+        if row is not None:
+            yield row
 
 
 class _Refused(Exception):

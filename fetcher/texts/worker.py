@@ -155,7 +155,7 @@ def _read(how: bytes, path: str, document: str) -> None:
             raise
         except RequestFailed as error:
             _out.send((error.outcome, str(error), error.lasting))
-        except Exception as error:  # noqa: BLE001 - whatever it is, it is said of this document
+        except BaseException as error:  # noqa: BLE001 - whatever it is, somebody waits to hear of this document
             what = said(error) if isinstance(error, ConfigurationError) else f"{type(error).__name__}: {said(error)}"
             _out.send((Outcome.MALFORMED, f"{shown(path)}: {what}", True))
     except BrokenPipeError:
