@@ -449,6 +449,27 @@ def test_a_process_that_dies_takes_only_its_document_with_it(tmp_path: Path) -> 
         other.close()
 
 
+def test_a_process_that_gives_nothing_any_more_is_ended_and_its_document_failed(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with Reader(1, ReadingOptions(parser=PARSER)) as reader:
+        process = pid(reader)
+        with monkeypatch.context() as patch:
+            patch.setattr(reader, "_patience", 0.5)
+            error = why(reader.pieces(str(tmp_path / "stuck"), "stuck"))
+        assert str(error) == f"{tmp_path}/stuck: nothing came of it for 0.5 s, and reading it was given up"
+        assert (error.outcome, error.lasting) == (Outcome.MALFORMED, True)
+        assert not lives(process)
+        assert pid(reader) != process
+
+
+def test_what_is_read_slowly_is_given_soon(monkeypatch: pytest.MonkeyPatch) -> None:
+    seconds = itertools.count(step=2)
+    monkeypatch.setattr("fetcher.texts.reading.time.monotonic", lambda: next(seconds))
+    found = pieces("a.txt", parser=lambda path: [Chunk(each) for each in "abcdefg"])
+    assert [[row[2] for row in rows] for rows in found] == [["a", "b", "c"], ["d", "e", "f"], ["g"]]
+
+
 def test_a_process_that_died_while_it_had_nothing_to_do_is_replaced() -> None:
     with Reader(1, ReadingOptions(parser=PARSER)) as reader:
         first = pid(reader)

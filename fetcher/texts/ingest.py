@@ -245,7 +245,7 @@ class _Run:
         # All that can be wrong with what was asked for is said before there is a database.
         documents = scan(roots, self._refuse_to_go_on)
         self._check_places(roots)
-        with Reader(self._texts.reader_processes, self._options) as reader:
+        with Reader(self._texts.reader_processes, self._options, self._texts.reader_timeout) as reader:
             self._stop.on_set(reader.close)
             with self._opened():
                 # What another ingest has left is not read as this one reads.

@@ -10,19 +10,21 @@ from fetcher.errors import RequestFailed, Stopped
 from fetcher.model import Outcome
 from fetcher.sources.files.names import shown
 from fetcher.texts.reading import ChunkRow, Parser, ReadingOptions, pieces
-from fetcher.texts.worker import Worker, WorkerDied
+from fetcher.texts.worker import Worker, WorkerDied, WorkerStuck
 
 
 class Reader:
     """Reads up to `processes` documents at once, each in a process of its own; called from several threads.
 
-    What a process has read waits until it is taken, and so does the process. Where one dies, its document alone has
-    failed. A parser that cannot be sent to another process (a lambda, a function of the main script) is run in the
-    thread that asks. Raises ConfigurationError when there is no such parser. To be closed.
+    What a process has read waits until it is taken, and so does the process. Where one dies, or gives nothing for
+    `patience` seconds and is ended, its document alone has failed. A parser that cannot be sent to another process (a
+    lambda, a function of the main script) is run in the thread that asks, however long it takes. Raises
+    ConfigurationError when there is no such parser. To be closed.
     """
 
-    def __init__(self, processes: int, how: ReadingOptions) -> None:
+    def __init__(self, processes: int, how: ReadingOptions, patience: float = 3600) -> None:
         self._how = how
+        self._patience = patience
         self._function = how.function()
         self._here = not _sendable(how.parser)
         self._sent = b"" if self._here else pickle.dumps(how)
@@ -35,7 +37,8 @@ class Reader:
     def pieces(self, path: str, document_name: str) -> Iterator[list[ChunkRow]]:
         """The rows of a document, some at a time; it waits while all processes are busy. Close it if it is not read on.
 
-        Raises RequestFailed as `reading.pieces` does, and when the process died; Stopped once the reader is closed.
+        Raises RequestFailed as `reading.pieces` does, and when the process died or is stuck; Stopped once the reader is
+        closed.
         """
         if self._here:
             yield from self._pieces_here(path, document_name)
@@ -45,7 +48,7 @@ class Reader:
             again = worker.used
             good = False
             try:
-                for piece in worker.pieces(self._sent, path, document_name):
+                for piece in worker.pieces(self._sent, path, document_name, self._patience):
                     again = False
                     yield piece
                 good = True
@@ -53,6 +56,8 @@ class Reader:
             except RequestFailed:
                 good = True
                 raise
+            except WorkerStuck as error:
+                raise RequestFailed(Outcome.MALFORMED, f"{shown(path)}: {error}", lasting=True) from None
             except WorkerDied as error:
                 if self._ended():
                     raise Stopped("the reader is closed") from None

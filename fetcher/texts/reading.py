@@ -6,6 +6,7 @@ import hashlib
 import inspect
 import logging
 import os
+import time
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, fields
 from functools import cached_property
@@ -33,6 +34,9 @@ READER_VERSION = 1
 
 PIECE_ROWS, PIECE_BYTES = 200, 1 << 20
 """A piece is full with so many chunks or so many bytes of text, whichever comes first."""
+
+PIECE_SECONDS = 5.0
+"""After so long a piece is given as it is: what is read slowly is stored soon, too."""
 
 DOMAIN, CATEGORY = "texts", "general"
 _SETTING = "PARSER (--parser)"
@@ -102,6 +106,7 @@ def pieces(path: str, document: str, options: ReadingOptions, function: Parser |
     flaws: list[str] = []
     rows: list[ChunkRow] = []
     size = count = 0
+    begun = time.monotonic()
     try:
         if function is None:
             found = _rows(path, document, options, flaws)
@@ -111,9 +116,9 @@ def pieces(path: str, document: str, options: ReadingOptions, function: Parser |
             rows.append(row)
             count += 1
             size += len(row[2].encode())
-            if len(rows) >= PIECE_ROWS or size >= PIECE_BYTES:
+            if len(rows) >= PIECE_ROWS or size >= PIECE_BYTES or time.monotonic() - begun >= PIECE_SECONDS:
                 yield rows
-                rows, size = [], 0
+                rows, size, begun = [], 0, time.monotonic()
     except RequestFailed:
         if rows:
             yield rows

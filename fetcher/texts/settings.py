@@ -24,6 +24,9 @@ class TextSettings(SourceOptions):
         None, "--category", "the category of all that is read; unset: the folder's name", min_length=1
     )
     reader_processes: int = option(2, "--readers", "files read at once, each by a process of its own", ge=1, le=64)
+    reader_timeout: float = option(
+        3600, None, "seconds in which more of a file has to come, or reading it has failed", gt=0, le=86_400
+    )
     chunk_size: int = option(1000, "--chunk-size", "characters in a chunk, at most", ge=50, le=100_000)
     chunk_overlap: int = option(
         100, "--chunk-overlap", "characters that a chunk repeats of the one before it, at most", ge=0, le=50_000

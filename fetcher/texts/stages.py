@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from functools import partial
 from pathlib import Path
@@ -21,7 +22,7 @@ from fetcher.texts.documents import document_at
 from fetcher.texts.embedding import Accepted, embed_batch
 from fetcher.texts.items import Items
 from fetcher.texts.reader import Reader
-from fetcher.texts.reading import PIECE_BYTES, PIECE_ROWS, ChunkRow, ReadingOptions
+from fetcher.texts.reading import PIECE_BYTES, PIECE_ROWS, PIECE_SECONDS, ChunkRow, ReadingOptions
 
 Results = Mapping[Key, Detail | Gone | Exception]
 
@@ -69,11 +70,13 @@ def _taken(pieces: Iterator[list[ChunkRow]], *, kept: bool) -> tuple[list[ChunkR
     """
     rows: list[ChunkRow] = []
     size = 0
+    begun = time.monotonic()
     try:
         while (piece := next(pieces, None)) is not None:
             rows += piece
             size += sum(len(row[2]) for row in piece)
-            if len(rows) >= PIECE_ROWS or size >= PIECE_BYTES // 4:
+            slow = time.monotonic() - begun >= PIECE_SECONDS
+            if len(rows) >= PIECE_ROWS or size >= PIECE_BYTES // 4 or slow:
                 return rows, False, None
     except RequestFailed as error:
         if not (rows or kept) or not error.lasting or error.outcome is Outcome.GONE:

@@ -14,6 +14,7 @@ from contextlib import contextmanager, suppress
 from functools import lru_cache
 from multiprocessing import get_context, parent_process, resource_tracker
 from multiprocessing.connection import Connection
+from typing import Any
 
 from fetcher.errors import ConfigurationError, RequestFailed
 from fetcher.model import Outcome
@@ -28,6 +29,10 @@ _starting = threading.Lock()
 
 class WorkerDied(Exception):
     """The process is there no more; says so in words that follow the name of the document."""
+
+
+class WorkerStuck(Exception):
+    """Nothing comes from the process any more; says so like WorkerDied."""
 
 
 class Worker:
@@ -54,18 +59,26 @@ class Worker:
             self.end()
             raise WorkerDied("the process that was to read it could not be started") from None
 
-    def pieces(self, how: bytes, path: str, document: str) -> Iterator[list[ChunkRow]]:
-        """The rows of a document, read as pickled options say. Raises RequestFailed and WorkerDied."""
+    def pieces(self, how: bytes, path: str, document: str, patience: float) -> Iterator[list[ChunkRow]]:
+        """The rows of a document, read as pickled options say; the next of them have to come within `patience` seconds.
+
+        Raises RequestFailed, WorkerDied and WorkerStuck.
+        """
         self.used = True
         try:
             self._pool.submit(_read, how, path, document)
-            while (found := self._pipe.recv()) is not None:
+            while (found := self._received(patience)) is not None:
                 if isinstance(found, tuple):
                     outcome, message, lasting = found
                     raise RequestFailed(outcome, message, lasting=lasting)
                 yield found
         except (EOFError, OSError, BrokenExecutor):
             raise WorkerDied("the process that read it died; it was killed, or had too little memory") from None
+
+    def _received(self, patience: float) -> Any:
+        if not self._pipe.poll(patience):
+            raise WorkerStuck(f"nothing came of it for {patience:,g} s, and reading it was given up")
+        return self._pipe.recv()
 
     def kill(self) -> None:
         """End the process at once, whatever it does; from any thread."""
