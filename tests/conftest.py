@@ -19,6 +19,7 @@ import sqlite_utils  # noqa: F401
 # So that `tests.helpers` is found, and `fetcher` is the one beside it, however pytest was called.
 sys.path.insert(0, str(Path(__file__).parent.parent))
 
+from fetcher.service import ServiceSettings
 from fetcher.settings import Settings
 from fetcher.simulator import Simulator, World
 from fetcher.sources import registry
@@ -27,7 +28,7 @@ from tests.helpers import eventually
 
 _SETTINGS = {
     name
-    for model in (Settings, TextSettings, *(kind.Options for kind in registry().values()))
+    for model in (Settings, ServiceSettings, TextSettings, *(kind.Options for kind in registry().values()))
     for name in model.model_fields
 }
 

@@ -41,9 +41,7 @@ def serve(
     `settings` are those of `.env` in lower case. `on_ready` is told the address once it listens. Raises Interrupted
     after SIGINT, ConfigurationError, StoreError, and whatever else ends it.
     """
-    uvicorn = _uvicorn()
-    from fetcher.service.app import create_app
-
+    _uvicorn()
     service = Service(source, db, **settings)
     keys = Keys(service.settings.api_keys)
     host = service.settings.service_host
@@ -55,28 +53,11 @@ def serve(
     with _listening(host, service.settings.service_port) as listener, _signals() as told:
         service.open()
         try:
-            server = uvicorn.Server(
-                uvicorn.Config(
-                    create_app(service, keys),
-                    log_config=None,
-                    access_log=False,
-                    lifespan="off",
-                    server_header=False,
-                    limit_concurrency=MOST_CONNECTIONS,
-                    timeout_graceful_shutdown=GRACE_SECONDS,
-                )
-            )
-            # Not in the main thread, where it would take the signals for itself.
-            thread = threading.Thread(target=server.run, args=([listener],), name="fetcher-http", daemon=True)
-            thread.start()
-            try:
+            with answering(service, keys, listener) as thread:
                 on_ready(service, _url(listener))
                 number = _wait(service, told, thread)
                 if number == signal.SIGTERM:
                     service.drain()
-            finally:
-                server.should_exit = True
-                thread.join(GRACE_SECONDS + 1)
         finally:
             service.close()
     if service.error is not None:
@@ -85,6 +66,36 @@ def serve(
         raise Interrupted(
             "interrupted; all that was submitted is stored, and goes on when the service is started again"
         )
+
+
+@contextmanager
+def answering(service: Service, keys: Keys, listener: socket.socket) -> Iterator[threading.Thread]:
+    """Answer, in a thread of its own, what is asked at `listener` about a service that is open."""
+    from fetcher.service.app import create_app
+
+    uvicorn = _uvicorn()
+    server = uvicorn.Server(
+        uvicorn.Config(
+            create_app(service, keys),
+            # What is tested is what runs, whatever else is installed.
+            http="h11",
+            ws="none",
+            log_config=None,
+            access_log=False,
+            lifespan="off",
+            server_header=False,
+            limit_concurrency=MOST_CONNECTIONS,
+            timeout_graceful_shutdown=GRACE_SECONDS,
+        )
+    )
+    # Not in the main thread, where it would take the signals for itself.
+    thread = threading.Thread(target=server.run, args=([listener],), name="fetcher-http", daemon=True)
+    thread.start()
+    try:
+        yield thread
+    finally:
+        server.should_exit = True
+        thread.join(GRACE_SECONDS + 1)
 
 
 def _uvicorn() -> Any:
