@@ -3,42 +3,50 @@
 from __future__ import annotations
 
 import asyncio
+import json
 import uuid
-from collections.abc import AsyncIterable, Callable
-from typing import Annotated, Any
+from collections.abc import AsyncIterable
+from typing import Annotated, Any, TypeVar
 
 from fastapi import Depends, FastAPI, Header, HTTPException, Path, Query, Request, Response
 from fastapi.concurrency import run_in_threadpool
-from fastapi.responses import JSONResponse, PlainTextResponse
-from fastapi.security import APIKeyHeader, HTTPBearer
+from fastapi.responses import PlainTextResponse
 from fastapi.sse import EventSourceResponse, ServerSentEvent
 
 from fetcher._version import __version__
 from fetcher.errors import StoreError
 from fetcher.service.bodies import (
+    EXAMPLE_ID,
     Accepted,
     Batch,
+    Faults,
     Health,
     Ingestion,
     Ingestions,
+    Item,
     JobStatus,
     Priority,
     Problem,
     Status,
     Submission,
 )
+from fetcher.service.description import describe
 from fetcher.service.figures import Figures
 from fetcher.service.guard import App, Guard
 from fetcher.service.keys import Keys
+from fetcher.service.refusals import invalid, refuse_well
 from fetcher.service.service import HIGHEST_ID, Service
 from fetcher.stores.jobs import IdempotencyConflict, Job
 
 EVENT_SECONDS = 0.5
 """How often it is looked whether there is something to tell."""
 
-_UNKNOWN: dict[int | str, dict[str, Any]] = {404: {"model": Problem, "description": "there is no such job"}}
-_NEEDS_KEY = [Depends(HTTPBearer(auto_error=False)), Depends(APIKeyHeader(name="X-API-Key", auto_error=False))]
-"""For the description alone: the guard has looked at the key before."""
+T = TypeVar("T")
+
+Answers = dict[int | str, dict[str, Any]]
+
+_UNKNOWN: Answers = {404: {"model": Problem, "description": "there is no such job"}}
+_INVALID: Answers = {422: {"model": Faults, "description": "a value is wrong; nothing was done"}}
 
 Limit = Annotated[int, Query(ge=1, le=1000, description="so many at most")]
 
@@ -51,31 +59,40 @@ def create_app(service: Service, keys: Keys) -> App:
         summary=f"Fetches submitted ids of {service.source} into a database, by priority, and loses none.",
         docs_url=None,
         redoc_url=None,
-        dependencies=_NEEDS_KEY if keys else None,
+        redirect_slashes=False,
     )
     app.state.service = service
     figures = Figures(service)
     _jobs(app, service)
     _others(app, service, figures)
-    app.add_exception_handler(StoreError, _unusable)
-    return Guard(figures.counting(app), keys)
+    refuse_well(app)
+    describe(app, keys=bool(keys))
+    return figures.counting(Guard(app, keys))
 
 
-def _unusable(_: Request, error: Exception) -> Response:
-    return JSONResponse({"detail": str(error)}, 503, {"Retry-After": "5"})
-
-
-def _job_of(
-    ingestion_id: Annotated[str, Path(description="what the submission was answered with")], request: Request
-) -> Job:
-    """The job that an address names."""
+def _job_id(
+    ingestion_id: Annotated[
+        str,
+        Path(
+            description="what the submission was answered with",
+            json_schema_extra={"format": "uuid", "examples": [EXAMPLE_ID]},
+        ),
+    ],
+) -> str:
+    """The id of a job, as it is stored; what is no id names no job."""
     try:
-        found: Job | None = request.app.state.service.job(str(uuid.UUID(ingestion_id)))
+        return str(uuid.UUID(ingestion_id))
     except ValueError:
-        found = None
-    if found is None:
-        raise _unknown(ingestion_id)
-    return found
+        raise _unknown(ingestion_id) from None
+
+
+JobId = Annotated[str, Depends(_job_id)]
+
+
+def _job_of(job_id: JobId, request: Request) -> Job:
+    """The job that an address names."""
+    service: Service = request.app.state.service
+    return _there(service.job(job_id), job_id)
 
 
 TheJob = Annotated[Job, Depends(_job_of)]
@@ -85,7 +102,16 @@ def _jobs(app: FastAPI, service: Service) -> None:
     @app.post(
         "/ingest",
         status_code=202,
-        responses={409: {"model": Problem, "description": "the Idempotency-Key was used for another request"}},
+        response_description="the ids are stored",
+        responses={
+            202: {"headers": {"Location": {"description": "where its status is", "schema": {"type": "string"}}}},
+            408: {"model": Problem, "description": "the body came too slowly"},
+            415: {"model": Problem, "description": "the body is said to be something else than JSON"},
+            422: {
+                "model": Faults,
+                "description": "a value is wrong, or the Idempotency-Key stands for another request; nothing is stored",
+            },
+        },
     )
     def submit(
         submission: Submission,
@@ -96,6 +122,7 @@ def _jobs(app: FastAPI, service: Service) -> None:
                 min_length=1,
                 max_length=255,
                 description="a name for this request: sent again with the same one, it is stored once",
+                examples=[EXAMPLE_ID],
             ),
         ] = None,
     ) -> Accepted:
@@ -103,11 +130,13 @@ def _jobs(app: FastAPI, service: Service) -> None:
         try:
             job = service.submit(submission.ids, submission.priority, idempotency_key=idempotency_key)
         except IdempotencyConflict as error:
-            raise HTTPException(409, str(error)) from None
+            # As draft-ietf-httpapi-idempotency-key-header has it; 409 is for a first request that is still under way,
+            # which here is waited for.
+            raise invalid("header", "Idempotency-Key", str(error), "idempotency_conflict") from None
         response.headers["Location"] = f"/status/{job.id}"
         return Accepted(ingestion_id=job.id)
 
-    @app.get("/ingest")
+    @app.get("/ingest", responses=_INVALID)
     def list_jobs(
         status: JobStatus | None = None,
         priority: Priority | None = None,
@@ -123,14 +152,14 @@ def _jobs(app: FastAPI, service: Service) -> None:
             more = "/ingest?" + "&".join(f"{name}={value}" for name, value in asked.items() if value is not None)
         return Ingestions(ingestions=[Ingestion.of(job) for job in found], next=more)
 
-    @app.get("/status/{ingestion_id}", responses=_UNKNOWN)
+    @app.get("/status/{ingestion_id}", responses={**_UNKNOWN, **_INVALID})
     def status(
-        job: TheJob,
+        job_id: JobId,
         limit: Limit = 100,
         after: Annotated[int, Query(ge=-1, le=2**63 - 1, description="from `next` of the page before")] = -1,
     ) -> Status:
         """A job and its batches."""
-        found = service.batches(job, after=after, most=limit + 1)
+        job, found = _there(service.batches(job_id, after=after, most=limit + 1), job_id)
         more = None
         if len(found) > limit:
             found = found[:limit]
@@ -151,27 +180,35 @@ def _jobs(app: FastAPI, service: Service) -> None:
                 yield ServerSentEvent(data=Ingestion.of(found), event="completed", id=str(number + 1))
                 return
             await asyncio.sleep(EVENT_SECONDS)
-            found = await run_in_threadpool(service.job, job.id)
+            try:
+                found = await run_in_threadpool(service.job, job.id)
+            except StoreError:
+                return  # Who follows asks again, and is told.
 
     @app.delete("/ingest/{ingestion_id}", responses=_UNKNOWN)
-    def cancel(job: TheJob) -> Ingestion:
+    def cancel(job_id: JobId) -> Ingestion:
         """Cancel the batches that wait; what is triggered goes on."""
-        return Ingestion.of(_still(service.cancel, job))
+        return Ingestion.of(_there(service.cancel(job_id), job_id))
 
     @app.post("/ingest/{ingestion_id}/retry", status_code=202, responses=_UNKNOWN)
-    def retry(job: TheJob) -> Ingestion:
+    def retry(job_id: JobId) -> Ingestion:
         """Ask for the failed ids again, in the turn of their job."""
-        return Ingestion.of(_still(service.retry, job))
+        return Ingestion.of(_there(service.retry(job_id), job_id))
 
 
 def _others(app: FastAPI, service: Service, figures: Figures) -> None:
-    @app.get("/items/{item_id}", responses={404: {"model": Problem, "description": "the item is not stored"}})
-    def item(item_id: Annotated[int, Path(ge=1, le=HIGHEST_ID)]) -> dict[str, Any]:
+    @app.get(
+        "/items/{item_id}",
+        response_model=Item,
+        responses={404: {"model": Problem, "description": "the item is not stored"}, **_INVALID},
+    )
+    def item(item_id: Annotated[int, Path(ge=1, le=HIGHEST_ID)]) -> Response:
         """An item as it is stored, with what belongs to it."""
         found = service.item(item_id)
         if found is None:
             raise HTTPException(404, f"item {item_id} is not stored")
-        return dict(found)
+        # In ASCII: what an API sends escaped, as half of a pair, need not be encodable.
+        return Response(json.dumps(found), media_type="application/json")
 
     @app.get("/healthz")
     def alive() -> Health:
@@ -179,28 +216,37 @@ def _others(app: FastAPI, service: Service, figures: Figures) -> None:
         return Health(status="ok")
 
     @app.get("/readyz", responses={503: {"model": Health, "description": "ids are taken, and not worked off"}})
-    def ready(response: Response) -> Health:
-        """Whether ids are worked off now."""
-        state = service.state()
-        if service.draining:
+    def ready(request: Request, response: Response) -> Health:
+        """Whether ids are worked off now; why not is told to whoever has a key, where one is needed."""
+        found = _health(service)
+        if found.status != "ok":
             response.status_code = 503
-            return Health(status="draining", reason="the service is about to end")
-        if state.trouble:
-            response.status_code = 503
-            return Health(status="stuck" if state.lasting else "waiting", reason=state.trouble)
-        service.totals()  # Raises where the database cannot be read.
-        return Health(status="ok", reason=state.reason or None)
+        if not request.state.admitted:
+            found.reason = None
+        return found
 
-    @app.get("/metrics", response_class=PlainTextResponse)
+    @app.get("/metrics", response_class=PlainTextResponse, response_description="version 0.0.4 of the text format")
     def metrics() -> Response:
         """Figures for Prometheus."""
         return PlainTextResponse(figures.text(), media_type="text/plain; version=0.0.4")
 
 
-def _still(change: Callable[[str], Job | None], job: Job) -> Job:
-    found = change(job.id)
+def _health(service: Service) -> Health:
+    if service.draining:
+        return Health(status="draining", reason="the service is about to end")
+    state = service.state()
+    if state.trouble:
+        return Health(status="stuck" if state.lasting else "waiting", reason=state.trouble)
+    try:
+        service.totals()
+    except StoreError as error:
+        return Health(status="unusable", reason=str(error))
+    return Health(status="ok", reason=state.reason or None)
+
+
+def _there(found: T | None, name: str) -> T:
     if found is None:
-        raise _unknown(job.id)
+        raise _unknown(name)
     return found
 
 

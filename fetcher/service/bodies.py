@@ -13,10 +13,37 @@ from fetcher.stores.jobs import Job, JobBatch, JobFailure, Retrying
 Priority = Literal["HIGH", "MEDIUM", "LOW"]
 JobStatus = Literal["yet_to_start", "triggered", "completed"]
 
-_UUID = "5d1f0f4e-6c0f-4bb4-9a57-0e3f6f0c2a11"
+EXAMPLE_ID = "5d1f0f4e-6c0f-4bb4-9a57-0e3f6f0c2a11"
+"""The id of a job, where one is shown."""
+
 _TIME = "2026-11-28T15:04:05.250000Z"
 
+Uuid = Annotated[str, Field(json_schema_extra={"format": "uuid"})]
 Id = Annotated[int, Field(strict=True, ge=1, le=HIGHEST_ID)]
+
+
+_JOB: dict[str, Any] = {
+    "ingestion_id": EXAMPLE_ID,
+    "status": "triggered",
+    "priority": "HIGH",
+    "ids": 5,
+    "counts": {"ok": 3, "gone": 0, "failed": 0, "cancelled": 0, "open": 2},
+    "batch_count": 2,
+    "batches_waiting": 1,
+    "created_at": _TIME,
+    "started_at": _TIME,
+    "finished_at": None,
+}
+_BATCH: dict[str, Any] = {
+    "batch_id": "0b4e6f0a-3c59-5a3c-9b6c-2f6a4f1f7d10",
+    "ids": [1, 2, 3],
+    "status": "completed",
+    "outcome": "ok",
+    "triggered_at": _TIME,
+    "finished_at": _TIME,
+    "retrying": [],
+    "failures": [],
+}
 
 
 class Submission(BaseModel):
@@ -35,9 +62,9 @@ class Submission(BaseModel):
 class Accepted(BaseModel):
     """A submission is stored."""
 
-    model_config = ConfigDict(json_schema_extra={"examples": [{"ingestion_id": _UUID}]})
+    model_config = ConfigDict(json_schema_extra={"examples": [{"ingestion_id": EXAMPLE_ID}]})
 
-    ingestion_id: str = Field(description="names the job in all that asks for it")
+    ingestion_id: Uuid = Field(description="names the job in all that asks for it")
 
 
 class Counts(BaseModel):
@@ -53,26 +80,9 @@ class Counts(BaseModel):
 class Ingestion(BaseModel):
     """A job without its batches."""
 
-    model_config = ConfigDict(
-        json_schema_extra={
-            "examples": [
-                {
-                    "ingestion_id": _UUID,
-                    "status": "triggered",
-                    "priority": "HIGH",
-                    "ids": 5,
-                    "counts": {"ok": 3, "gone": 0, "failed": 0, "cancelled": 0, "open": 2},
-                    "batch_count": 2,
-                    "batches_waiting": 1,
-                    "created_at": _TIME,
-                    "started_at": _TIME,
-                    "finished_at": None,
-                }
-            ]
-        }
-    )
+    model_config = ConfigDict(json_schema_extra={"examples": [_JOB]})
 
-    ingestion_id: str
+    ingestion_id: Uuid
     status: JobStatus = Field(
         description="yet_to_start while every batch is, completed when every batch is, else triggered"
     )
@@ -148,24 +158,9 @@ class Retry(BaseModel):
 class Batch(BaseModel):
     """Ids that are triggered together."""
 
-    model_config = ConfigDict(
-        json_schema_extra={
-            "examples": [
-                {
-                    "batch_id": "0b4e6f0a-3c59-5a3c-9b6c-2f6a4f1f7d10",
-                    "ids": [1, 2, 3],
-                    "status": "completed",
-                    "outcome": "ok",
-                    "triggered_at": _TIME,
-                    "finished_at": _TIME,
-                    "retrying": [],
-                    "failures": [],
-                }
-            ]
-        }
-    )
+    model_config = ConfigDict(json_schema_extra={"examples": [_BATCH]})
 
-    batch_id: str
+    batch_id: Uuid
     ids: list[int]
     status: JobStatus
     outcome: Literal["ok", "failed", "cancelled"] | None = Field(description="how it ended; null while it has not")
@@ -192,6 +187,10 @@ class Batch(BaseModel):
 class Status(Ingestion):
     """A job with its batches, or some of them."""
 
+    model_config = ConfigDict(
+        json_schema_extra={"examples": [{**_JOB, "batches": [_BATCH], "next": f"/status/{EXAMPLE_ID}?limit=1&after=0"}]}
+    )
+
     batches: list[Batch]
     next: str | None = Field(description="where further batches are; null at the end")
 
@@ -199,21 +198,70 @@ class Status(Ingestion):
 class Ingestions(BaseModel):
     """Jobs, the newest first."""
 
+    model_config = ConfigDict(json_schema_extra={"examples": [{"ingestions": [_JOB], "next": None}]})
+
     ingestions: list[Ingestion]
     next: str | None = Field(description="where older ones are; null at the end")
+
+
+class Item(BaseModel):
+    """An item: the columns of its table, and the rows of each table that belongs to it."""
+
+    model_config = ConfigDict(
+        extra="allow",
+        json_schema_extra={"examples": [{"id": 4711, "user": "somebody", "tags": [{"id": 1, "tag": "ocean"}]}]},
+    )
 
 
 class Health(BaseModel):
     """Whether the service lives, or works ids off."""
 
-    status: str = Field(description="ok, or what is the matter in a word")
+    model_config = ConfigDict(
+        json_schema_extra={"examples": [{"status": "waiting", "reason": "the API is unavailable"}]}
+    )
+
+    status: Literal["ok", "draining", "waiting", "stuck", "unusable"] = Field(
+        description="waiting: it goes on by itself; stuck: somebody has to do something about it"
+    )
     reason: str | None = None
 
 
 class Problem(BaseModel):
-    """What was wrong with a request."""
+    """Why a request was refused."""
+
+    model_config = ConfigDict(json_schema_extra={"examples": [{"detail": f"there is no job {EXAMPLE_ID}"}]})
 
     detail: str
+
+
+class Fault(BaseModel):
+    """A value that is wrong."""
+
+    type: str = Field(description="the kind of fault, in a word")
+    loc: list[str | int] = Field(description="where it is: body, query, path or header, then its name")
+    msg: str = Field(description="what is wrong with it")
+
+
+class Faults(BaseModel):
+    """Why a request was refused: the values that are wrong, the first ones of many."""
+
+    model_config = ConfigDict(
+        json_schema_extra={
+            "examples": [
+                {
+                    "detail": [
+                        {
+                            "type": "greater_than_equal",
+                            "loc": ["body", "ids", 0],
+                            "msg": "Input should be greater than or equal to 1",
+                        }
+                    ]
+                }
+            ]
+        }
+    )
+
+    detail: list[Fault]
 
 
 def _moment(seconds: float | None) -> Any:

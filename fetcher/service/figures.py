@@ -12,6 +12,8 @@ from fetcher.model import Progress
 from fetcher.service.guard import App, Message, Receive, Scope, Send
 from fetcher.service.service import Service
 
+_METHODS = frozenset({"GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS"})
+
 
 class Figures:
     """Counts what is asked, and tells all figures."""
@@ -30,9 +32,10 @@ class Figures:
 
             async def sent(message: Message) -> None:
                 if message["type"] == "http.response.start":
-                    # By the pattern of the address: there is no end of ids.
+                    # By the pattern of the address: there is no end of ids, nor of methods that can be made up.
                     route = scope.get("route")
-                    self._add(scope["method"], getattr(route, "path", "other"), message["status"], began)
+                    method = scope["method"] if scope["method"] in _METHODS else "other"
+                    self._add(method, getattr(route, "path", "other"), message["status"], began)
                 await send(message)
 
             await app(scope, receive, sent if scope["type"] == "http" else send)

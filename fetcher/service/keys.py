@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import base64
-import binascii
 import hashlib
 import hmac
 import re
@@ -27,9 +26,9 @@ def new_key() -> tuple[str, str]:
     return key, hashed(key)
 
 
-def hashed(key: str) -> str:
+def hashed(key: str | bytes) -> str:
     """What stands for a key where it is kept. Keys have to be random: then a plain hash tells nothing of them."""
-    return f"sha256:{hashlib.sha256(key.encode()).hexdigest()}"
+    return f"sha256:{hashlib.sha256(key.encode() if isinstance(key, str) else key).hexdigest()}"
 
 
 class Keys:
@@ -59,22 +58,25 @@ class Keys:
         return bool(self._hashes)
 
     def admit(self, headers: Mapping[str, str]) -> bool:
-        """Whether a request with these headers (names in lower case) has one of the keys."""
+        """Whether a request with these headers (names in lower case, read as latin-1) has one of the keys."""
         return any(self._is_known(key) for key in _keys_in(headers))
 
-    def _is_known(self, key: str) -> bool:
+    def _is_known(self, key: bytes) -> bool:
         asked = hashed(key)
         # All are compared, so that the time it takes does not tell which one it is.
         return sum([hmac.compare_digest(asked, each) for each in self._hashes]) > 0
 
 
-def _keys_in(headers: Mapping[str, str]) -> Iterable[str]:
-    """The keys that a request brings: as bearer, as X-API-Key, or as the password that a browser asks for."""
+def _keys_in(headers: Mapping[str, str]) -> Iterable[bytes]:
+    """The keys that a request brings: as bearer, as X-API-Key, or as the password that a browser asks for.
+
+    As bytes: headers have no encoding of their own.
+    """
     kind, _, value = headers.get("authorization", "").partition(" ")
     if kind.lower() == "bearer":
-        yield value.strip()
+        yield value.strip().encode("latin-1")
     elif kind.lower() == "basic":
-        with suppress(binascii.Error, UnicodeDecodeError):
-            yield base64.b64decode(value.strip(), validate=True).decode().partition(":")[2]
+        with suppress(ValueError):
+            yield base64.b64decode(value.strip(), validate=True).partition(b":")[2]
     if "x-api-key" in headers:
-        yield headers["x-api-key"]
+        yield headers["x-api-key"].strip().encode("latin-1")

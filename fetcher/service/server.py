@@ -94,6 +94,8 @@ def answering(service: Service, keys: Keys, listener: socket.socket) -> Iterator
     try:
         yield thread
     finally:
+        # First, so that whoever follows a job's events is let go at once.
+        service.end()
         server.should_exit = True
         thread.join(GRACE_SECONDS + 1)
 

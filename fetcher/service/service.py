@@ -131,10 +131,14 @@ class Service:
         with self._connections.reading() as conn:
             return stored.jobs(conn, status=status, priority=priority, before=before, most=most)
 
-    def batches(self, of: Job, *, after: int = -1, most: int = 100) -> list[JobBatch]:
-        """The batches of a job whose number is above `after`, in their order. Raises StoreError."""
+    def batches(self, name: str, *, after: int = -1, most: int = 100) -> tuple[Job, list[JobBatch]] | None:
+        """A job, and its batches whose number is above `after`, in their order; both as of one moment.
+
+        None where there is no such job. Raises StoreError.
+        """
         with self._connections.reading() as conn:
-            return stored.batches(conn, of, after=after, most=most)
+            found = stored.job(conn, name)
+            return None if found is None else (found, stored.batches(conn, found, after=after, most=most))
 
     def cancel(self, name: str) -> Job | None:
         """End the batches of a job that wait; None where there is no such job. Raises StoreError."""
@@ -157,18 +161,14 @@ class Service:
         """
         item, *others = self._tables
         with self._connections.reading() as conn:
-            conn.execute("BEGIN")
-            try:
-                found = _rows(conn, item, item.columns[0].name, key)
-                if not found:
-                    return None
-                children = {
-                    table.name: _rows(conn, table, table.parent, key, order=table.columns[0].name)
-                    for table in others
-                    if table.parent is not None
-                }
-            finally:
-                conn.execute("COMMIT")
+            found = _rows(conn, item, item.columns[0].name, key)
+            if not found:
+                return None
+            children = {
+                table.name: _rows(conn, table, table.parent, key, order=table.columns[0].name)
+                for table in others
+                if table.parent is not None
+            }
         return {**found[0], **children}
 
     def totals(self) -> Mapping[str, int]:
@@ -214,10 +214,14 @@ class Service:
                     break
             self._stop.wait(0.05)
 
-    def close(self) -> None:
-        """End: what is finished is committed, the rest stays due."""
+    def end(self) -> None:
+        """Begin to end, and do not wait for it: what was asked is still answered until `close`."""
         self._draining = True
         self._stop.set()
+
+    def close(self) -> None:
+        """End: what is finished is committed, the rest stays due."""
+        self.end()
         for thread in self._threads:
             thread.join()
         self._closing.close()

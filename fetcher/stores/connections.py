@@ -3,33 +3,48 @@
 from __future__ import annotations
 
 import sqlite3
-import threading
+from collections import deque
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from fetcher.stores.file import connect_readonly, explained
 
 
 class Connections:
-    """A read-only connection for each thread that asks. To be closed: the last to close a file empties its log."""
+    """Read-only connections, lent to whoever reads: as many as read at once, however many threads come and go.
+
+    To be closed: the last to close a file empties its log.
+    """
 
     def __init__(self, path: Path) -> None:
         self._path = path
-        self._local = threading.local()
-        self._open: list[sqlite3.Connection] = []
+        self._free: deque[sqlite3.Connection] = deque()
+        self._closed = False
 
     @contextmanager
     def reading(self) -> Iterator[sqlite3.Connection]:
-        """The thread's connection. Raises StoreError."""
-        conn: sqlite3.Connection | None = getattr(self._local, "conn", None)
-        if conn is None:
-            conn = self._local.conn = connect_readonly(self._path, any_thread=True)
-            self._open.append(conn)
-        with explained(self._path):
-            yield conn
+        """A connection within a transaction: all that is read by it is of one moment. Raises StoreError."""
+        try:
+            conn = self._free.pop()
+        except IndexError:
+            conn = connect_readonly(self._path, any_thread=True)
+        try:
+            with explained(self._path):
+                conn.execute("BEGIN")
+                yield conn
+                conn.execute("COMMIT")
+        except BaseException:
+            # It may be the connection that is broken.
+            conn.close()
+            raise
+        self._free.append(conn)
+        if self._closed:
+            self.close()
 
     def close(self) -> None:
-        """Close all of them."""
-        for conn in self._open:
-            conn.close()
+        """Close all of them; one that is lent just now is closed once it comes back."""
+        self._closed = True
+        with suppress(IndexError):
+            while True:
+                self._free.pop().close()
