@@ -8,7 +8,6 @@ import time
 from collections import deque
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from typing import Any
 
 from fetcher.engine import Engine
 from fetcher.errors import ConfigurationError, Interrupted, LoginError, RemoteError, StoreError
@@ -79,6 +78,9 @@ class Engines:
         self._on_batch = on_batch
         self._lock = threading.Lock()
         self._line: Line | None = None
+        # One call back for all runs: each has a Stop of its own, and there may be thousands of them.
+        self._ending: Stop | None = None
+        stop.on_set(self._end)
         self._progress: dict[str, Progress] = {}
         # What earlier engines of this run have done.
         self._before = Counts()
@@ -134,18 +136,23 @@ class Engines:
         finally:
             self._stop.set()
 
+    def _end(self) -> None:
+        stop = self._ending
+        if stop is not None:
+            stop.set()
+
     def _run_once(self) -> None:
         """One run of all engines. Raises what they do."""
-        stop = Stop()
-        self._stop.on_set(stop.set)
+        stop = self._ending = Stop()
+        if self._stop.is_set():
+            return
         parts = self._make(stop)
         try:
-            listing = _listing(parts)
             line = Line(stop)
             stages = [parts.stage] if parts.item_stage is None else [parts.item_stage, parts.stage]
             parts.learn_by(self._stores["detail"])
             for stage in stages:
-                line.add(stage.name, self._engine(parts, stage, listing, line, stop))
+                line.add(stage.name, self._engine(parts, stage, line, stop))
             self._line = line
             line.run(self._tick)
         finally:
@@ -155,7 +162,7 @@ class Engines:
                 self._progress = {}
             parts.close()
 
-    def _engine(self, parts: Parts, stage: Stage, listing: Unlisted, line: Line, stop: Stop) -> Engine:
+    def _engine(self, parts: Parts, stage: Stage, line: Line, stop: Stop) -> Engine:
         def on_batch(done: Committed) -> None:
             if stage.name == "item":
                 line.wake("detail")
@@ -167,7 +174,7 @@ class Engines:
                 self._progress[stage.name] = progress
 
         return Engine(
-            listing,
+            _listing(parts),
             stage,
             self._stores[stage.name],
             parts.governor,
@@ -199,16 +206,18 @@ class Engines:
 
 
 def _listing(parts: Parts) -> Unlisted:
-    """Nothing is listed; the list head is asked for only to see what it means that an item is denied."""
+    """Nothing is listed; the list head is asked for only to see what it means that an item is denied.
+
+    For one engine: it begins with it, and then nothing is to be asked.
+    """
     bound = parts.listing
-    asked: list[Any] = []
+    begun = False
 
     def first() -> None:
-        # Both engines begin with it: so long nothing is to be asked.
-        if len(asked) < 2:
-            asked.append(None)
-        else:
+        nonlocal begun
+        if begun:
             bound.universe()
+        begun = True
 
     return Unlisted(
         head=bound.head,
