@@ -9,7 +9,7 @@ from fetcher.model import Table
 from fetcher.stop import Stop
 from fetcher.stores.database import Database
 from fetcher.stores.file import explained
-from fetcher.stores.jobs import Triggered, open_work, trigger, triggered_at
+from fetcher.stores.jobs import Triggered, due_work, trigger, triggered_at
 
 LOOK_SECONDS = 1.0
 """How often it is looked for what waits when nobody has said that there is anything."""
@@ -22,7 +22,8 @@ class Dispatcher:
     """Turns waiting batches into work; `run` does it until the end, in a thread and with a connection of its own.
 
     Never are two batches triggered within `interval` seconds, also when the program was started anew in between.
-    Without an interval only so much is triggered that `most` ids are under way.
+    Without an interval only so much is triggered that `most` ids are due; what failed and is tried again later holds
+    nothing up.
     """
 
     def __init__(
@@ -54,11 +55,11 @@ class Dispatcher:
             self._news = True
             self._changed.notify_all()
 
-    def drain(self) -> None:
-        """Trigger nothing from now on; returns once that is sure."""
+    def drain(self, seconds: float) -> None:
+        """Trigger nothing from now on; returns once that is sure, at latest after so many seconds."""
         self._draining = True
         self.wake()
-        self._ended.wait()
+        self._ended.wait(seconds)
 
     def run(self) -> None:
         """Trigger what waits, until the end was asked for. Raises StoreError."""
@@ -92,11 +93,11 @@ class Dispatcher:
         most = 1
         if not self._interval:
             with explained(self._db.path):
-                under_way = open_work(self._db.conn, self._most)
-            if under_way >= self._most:
+                due = due_work(self._db.conn, self._source, self._stop.time(), self._most)
+            if due >= self._most:
                 return ()
             most = TOGETHER
-        return trigger(self._db, self._source, self._item, self._stop.time(), most=most)
+        return trigger(self._db, self._source, self._item, self._stop.time, most=most)
 
     def _rest(self, seconds: float, *, woken: bool) -> None:
         """Wait; with `woken` news end it."""

@@ -57,7 +57,18 @@ class Service:
         self.started_at = 0.0
 
     def open(self) -> Service:
-        """Open the database, and begin to work off what is due. Raises ConfigurationError, StoreError."""
+        """Open the database, and begin to work off what is due. Raises ConfigurationError, StoreError.
+
+        It is for the thread that closes it, too.
+        """
+        try:
+            self._open()
+        except BaseException:
+            self.close()
+            raise
+        return self
+
+    def _open(self) -> None:
         parts = self._make(self._stop)
         parts.close()
         if parts.item_stage is None or not parts.source.tables[0].is_numbered:
@@ -85,7 +96,6 @@ class Service:
             thread = threading.Thread(target=self._run, args=(work,), name=f"fetcher-{name}", daemon=True)
             thread.start()
             self._threads.append(thread)
-        return self
 
     # --- jobs -----------------------------------------------------------------------------------
 
@@ -204,11 +214,14 @@ class Service:
         return self._error or self._engines.error
 
     def drain(self) -> None:
-        """Trigger nothing more; wait till what was triggered has ended, at most `drain_seconds`."""
+        """Trigger nothing more; wait till what was triggered has ended, at most `drain_seconds`.
+
+        Where nothing is worked off, as without a login, nothing is waited for.
+        """
         self._draining = True
-        self._dispatcher.drain()
         deadline = self._stop.now() + self.settings.drain_seconds
-        while not self._stop.is_set() and self._stop.now() < deadline:
+        self._dispatcher.drain(self.settings.drain_seconds)
+        while not (self._stop.is_set() or self._engines.state().trouble) and self._stop.now() < deadline:
             with self._connections.reading() as conn:
                 if not stored.is_busy(conn, self.source, self._stop.time()):
                     break

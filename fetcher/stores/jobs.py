@@ -10,7 +10,7 @@ import json
 import sqlite3
 import uuid
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import closing
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -163,6 +163,9 @@ def submit(
     """
     name = str(uuid.uuid4())
     batches = -(-len(ids) // batch_size)
+    # Before the transaction, which everybody else who writes waits for.
+    cut = [ids[first : first + batch_size] for first in range(0, len(ids), batch_size)]
+    parts = json.dumps(cut, separators=(",", ":"))
     with db.transaction():
         if idempotency_key is not None:
             before = db.conn.execute(
@@ -180,9 +183,8 @@ def submit(
         # One statement: sqlite3 gives up the GIL once for all of a hundred thousand ids.
         db.conn.execute(
             "INSERT INTO job_batches (job, number, ids, size)"
-            " SELECT :job, key / :size, json_group_array(value), count(*)"
-            " FROM (SELECT key, value FROM json_each(:ids) ORDER BY key) GROUP BY key / :size",
-            {"job": number, "size": batch_size, "ids": json.dumps(list(ids))},
+            " SELECT ?, key, value, json_array_length(value) FROM json_each(?)",
+            [number, parts],
         )
         return _required(db.conn, name), True
 
@@ -215,9 +217,9 @@ def cancel(db: Database, name: str, now: float) -> Job | None:
 
 
 def retry(db: Database, name: str) -> Job | None:
-    """Let all batches of a job wait again that have failed ids: only these are asked for. None where there is no job.
+    """Let all batches of a job wait again that have ended with failed ids: only these are asked for.
 
-    Raises StoreError.
+    None where there is no such job. Raises StoreError.
     """
     with db.transaction():
         found = job(db.conn, name)
@@ -259,9 +261,13 @@ def has_waiting(conn: sqlite3.Connection) -> bool:
     return conn.execute("SELECT 1 FROM jobs WHERE waiting > 0 LIMIT 1").fetchone() is not None
 
 
-def open_work(conn: sqlite3.Connection, most: int) -> int:
-    """How many ids have been triggered and have not ended, counted up to `most`."""
-    (count,) = conn.execute("SELECT count(*) FROM (SELECT 1 FROM job_work LIMIT ?)", [most]).fetchone()
+def due_work(conn: sqlite3.Connection, source: str, now: float, most: int) -> int:
+    """How many ids that were submitted are due now, counted up to `most`: what is tried again later is not."""
+    (count,) = conn.execute(
+        "SELECT count(*) FROM (SELECT 1 FROM work WHERE source = ? AND stage IN ('detail', 'item') AND priority > 0"
+        " AND due_at IS NOT NULL AND due_at <= ? LIMIT ?)",
+        [source, now, most],
+    ).fetchone()
     return int(count)
 
 
@@ -275,7 +281,7 @@ def is_busy(conn: sqlite3.Connection, source: str, now: float) -> bool:
     return row is not None
 
 
-def trigger(db: Database, source: str, item: Table, now: float, *, most: int = 1) -> list[Triggered]:
+def trigger(db: Database, source: str, item: Table, clock: Callable[[], float], *, most: int = 1) -> list[Triggered]:
     """Turn up to `most` waiting batches into work, by priority, then in the order of their submission.
 
     An id that the mirror does not know is asked for by itself first; one that it knows is fetched anew. Raises
@@ -283,6 +289,8 @@ def trigger(db: Database, source: str, item: Table, now: float, *, most: int = 1
     """
     done: list[Triggered] = []
     with db.transaction():
+        # Only now: there may have been others to wait for, and the next interval begins with what is written here.
+        now = clock()
         while len(done) < most:
             row = db.conn.execute(
                 "SELECT number, id, priority FROM jobs WHERE waiting > 0 ORDER BY priority DESC, number LIMIT 1"
