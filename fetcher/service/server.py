@@ -70,7 +70,10 @@ def serve(
 
 @contextmanager
 def answering(service: Service, keys: Keys, listener: socket.socket) -> Iterator[threading.Thread]:
-    """Answer, in a thread of its own, what is asked at `listener` about a service that is open."""
+    """Answer, in a thread of its own, what is asked at `listener` about a service that is open.
+
+    Raises what ended that thread, if anything did.
+    """
     from fetcher.service.app import create_app
 
     uvicorn = _uvicorn()
@@ -88,8 +91,16 @@ def answering(service: Service, keys: Keys, listener: socket.socket) -> Iterator
             timeout_graceful_shutdown=GRACE_SECONDS,
         )
     )
+    failed: list[BaseException] = []
+
+    def answer() -> None:
+        try:
+            server.run([listener])
+        except BaseException as error:  # noqa: BLE001 - raised by the thread that waits for this one
+            failed.append(error)
+
     # Not in the main thread, where it would take the signals for itself.
-    thread = threading.Thread(target=server.run, args=([listener],), name="fetcher-http", daemon=True)
+    thread = threading.Thread(target=answer, name="fetcher-http", daemon=True)
     thread.start()
     try:
         yield thread
@@ -98,6 +109,8 @@ def answering(service: Service, keys: Keys, listener: socket.socket) -> Iterator
         service.end()
         server.should_exit = True
         thread.join(GRACE_SECONDS + 1)
+    if failed:
+        raise failed[0]
 
 
 def _uvicorn() -> Any:
