@@ -29,6 +29,7 @@ from fetcher.errors import (
     no_first_answer,
 )
 from fetcher.governor import Governor, backoff
+from fetcher.line import Unlisted
 from fetcher.metrics import MetricsFile
 from fetcher.model import (
     Committed,
@@ -220,6 +221,7 @@ def _run(
         store.begin_sweep(full=parts.plan.full)
         store.remember(parts.options)
         parts.learn_by(store)
+        _ask_for_submitted(parts, store)
         metrics = MetricsFile(parts.settings.metrics_file, parts.source.name) if parts.settings.metrics_file else None
 
         def on_progress(progress: Progress) -> None:
@@ -242,6 +244,24 @@ def _run(
     finally:
         store.close()
         parts.close()
+
+
+def _ask_for_submitted(parts: Parts, store: SqliteStore) -> None:
+    """Ask for what was submitted to a service that has ended, and no listing may ever show: then it is due as any."""
+    stage = parts.item_stage
+    if stage is None or not store.is_due(stage.name):
+        return
+    log.warning("ids that were submitted to `fetcher serve` and have not ended are asked for first")
+    listing = Unlisted(
+        head=parts.listing.head,
+        address=parts.listing.address,
+        login_hint=parts.listing.login_hint,
+        first=parts.listing.universe,
+        life=lambda: parts.listing.probe(None),
+    )
+    plan = replace(parts.plan, order="oldest", start_from=None)
+    beside = store.beside(stage.name)
+    Engine(listing, stage, beside, parts.governor, parts.stop, plan).run()
 
 
 def preview(

@@ -80,6 +80,7 @@ class SqliteStore:
         self._indexes = Indexes(tables)
         self._conn: sqlite3.Connection
         self._db: Database
+        self._stage: str
         self._runs: Runs
         self._proofs: Proofs
         self._work: Worklist
@@ -151,7 +152,7 @@ class SqliteStore:
         return self._db
 
     def _use(self, db: Database, stage: str = "detail") -> None:
-        self._db, self._conn = db, db.conn
+        self._db, self._conn, self._stage = db, db.conn, stage
         self._proofs = Proofs(db.conn, self._sql, self.source)
         self._work = Worklist(db.conn, self.source)
         self._runs = Runs(db, self.source, self._clock, stage)
@@ -241,6 +242,11 @@ class SqliteStore:
         """
         with explained(self.path):
             return self._work.claim(stage, most, order, bounds, skip, self._clock())
+
+    def is_due(self, stage: str) -> bool:
+        """Whether any work of a stage is due, now or later."""
+        with explained(self.path):
+            return self._work.is_due(stage)
 
     def learned(self, host: str) -> Learned | None:
         """What was written down about a host, None when there is nothing, or nothing that makes sense."""
@@ -352,6 +358,8 @@ class SqliteStore:
 
     def finish_load(self) -> None:
         """Make what `prepare_load` may have dropped, now that all is fetched. Raises Stopped."""
+        if self._stage == ITEM:
+            return  # What has been asked for is fetched yet.
         with explained(self.path):
             missing = self._indexes.missing(self._conn)
         if missing and self.counts().fetched >= _MANY:

@@ -73,6 +73,13 @@ class Worklist:
         )
         return found.fetchone() is not None
 
+    def is_due(self, stage: str) -> bool:
+        """Whether any work of a stage is due, now or later."""
+        found = self._conn.execute(
+            "SELECT 1 FROM work WHERE source = ? AND stage = ? AND due_at IS NOT NULL LIMIT 1", [self._source, stage]
+        )
+        return found.fetchone() is not None
+
     def parked(self, stage: str, within: Interval | None = None) -> list[Key]:
         """What of a stage failed for good, and lies within these keys if there are any."""
         found: list[Key] = array(
