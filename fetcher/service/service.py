@@ -23,7 +23,7 @@ from fetcher.stop import Stop
 from fetcher.stores import jobs as stored
 from fetcher.stores.connections import Connections
 from fetcher.stores.database import Database
-from fetcher.stores.jobs import Job, JobBatch, Status, Triggered
+from fetcher.stores.jobs import Backlog, Job, JobBatch, JobFailure, Retrying, Status, Triggered
 from fetcher.stores.schema import quoted
 
 log = logging.getLogger("fetcher")
@@ -149,6 +149,42 @@ class Service:
         with self._connections.reading() as conn:
             found = stored.job(conn, name)
             return None if found is None else (found, stored.batches(conn, found, after=after, most=most))
+
+    def in_turn(self, most: int) -> list[Job]:
+        """Jobs that have not ended: those under way, then those that wait, in the order of their turn.
+
+        Raises StoreError.
+        """
+        with self._connections.reading() as conn:
+            return stored.in_turn(conn, most)
+
+    def ended_jobs(self, *, failed: bool, most: int) -> list[Job]:
+        """Jobs that have ended, the last one first: those with ids that failed for good, or the others.
+
+        Raises StoreError.
+        """
+        with self._connections.reading() as conn:
+            return stored.ended(conn, failed=failed, most=most)
+
+    def backlog(self) -> Backlog:
+        """What is left to do of all jobs. Raises StoreError."""
+        with self._connections.reading() as conn:
+            return stored.backlog(conn)
+
+    def failures(
+        self, of: Job, *, gone: bool = False, after: tuple[int, int] = (-1, 0), most: int = 100
+    ) -> list[tuple[int, JobFailure]]:
+        """The ids of a job that failed for good, or else those that are gone, each with its batch.
+
+        Those behind the batch and id `after`. Raises StoreError.
+        """
+        with self._connections.reading() as conn:
+            return stored.failures(conn, of, gone=gone, after=after, most=most)
+
+    def retrying(self, of: Job, most: int) -> list[Retrying]:
+        """The ids of a job that have failed and are tried again. Raises StoreError."""
+        with self._connections.reading() as conn:
+            return stored.retrying(conn, of, most)
 
     def cancel(self, name: str) -> Job | None:
         """End the batches of a job that wait; None where there is no such job. Raises StoreError."""

@@ -30,6 +30,10 @@ PRIORITIES = {"LOW": 1, "MEDIUM": 2, "HIGH": 3}
 """The priorities of jobs, as `work` has them: a mirror's own items have 0."""
 
 
+COUNTED = 10_000
+"""So many open jobs are counted at most where a person only looks: further ones are "more"."""
+
+
 class IdempotencyConflict(FetcherError):
     """An idempotency key was used before, for another request."""
 
@@ -140,6 +144,20 @@ class Triggered:
     job: str
     batch: int
     ids: tuple[int, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Backlog:
+    """What has not ended, counted up to `COUNTED` jobs: jobs, their open ids, the batches that wait."""
+
+    jobs: int
+    ids: int
+    batches: int
+
+    @property
+    def is_more(self) -> bool:
+        """Whether there is more than was counted."""
+        return self.jobs > COUNTED
 
 
 # --- what HTTP asks for: each in one short transaction ----------------------------------------------
@@ -490,14 +508,65 @@ def batches(conn: sqlite3.Connection, of: Job, *, after: int = -1, most: int = 1
     return list(_told(conn, of, found))
 
 
-def failures(conn: sqlite3.Connection, of: Job, *, after: tuple[int, int] = (-1, 0), most: int = 100) -> list[Any]:
-    """How ids of a job ended that were not stored: (batch, JobFailure), behind the batch and key `after`."""
+def failures(
+    conn: sqlite3.Connection, of: Job, *, gone: bool = False, after: tuple[int, int] = (-1, 0), most: int = 100
+) -> list[tuple[int, JobFailure]]:
+    """The ids of a job that failed, or else those that are gone, with their batch: behind the batch and key `after`."""
     rows = conn.execute(
         "SELECT batch, key, outcome, message, attempts, ended_at FROM job_failures"
-        " WHERE job = ? AND (batch, key) > (?, ?) ORDER BY batch, key LIMIT ?",
+        f" WHERE job = ? AND (batch, key) > (?, ?) AND outcome {'=' if gone else '!='} 'gone'"
+        " ORDER BY batch, key LIMIT ?",
         [of.number, *after, most],
     )
     return [(batch, JobFailure(*rest)) for batch, *rest in rows]
+
+
+def backlog(conn: sqlite3.Connection) -> Backlog:
+    """What is left to do of all jobs."""
+    row = conn.execute(
+        "SELECT count(*), ifnull(sum(ids - stored - gone - failed - cancelled), 0), ifnull(sum(waiting), 0)"
+        " FROM (SELECT * FROM jobs WHERE finished_at IS NULL LIMIT ?)",
+        [COUNTED + 1],
+    ).fetchone()
+    return Backlog(*row)
+
+
+def in_turn(conn: sqlite3.Connection, most: int) -> list[Job]:
+    """Jobs that have not ended: those with a batch under way, then those that wait, each in the order of their turn."""
+    # From job to job along the index, however many ids of each there are.
+    under_way = conn.execute(
+        "WITH RECURSIVE under_way (number) AS (SELECT min(job) FROM job_work UNION ALL"
+        " SELECT (SELECT min(job) FROM job_work WHERE job > number) FROM under_way WHERE number IS NOT NULL LIMIT ?)"
+        f" SELECT {_JOB} FROM under_way JOIN jobs USING (number) ORDER BY priority DESC, number",
+        [most],
+    ).fetchall()
+    waiting = conn.execute(
+        f"SELECT {_JOB} FROM jobs WHERE waiting > 0 AND triggered = 0 ORDER BY priority DESC, number LIMIT ?",
+        [most],
+    ).fetchall()
+    return [_job(row) for row in (*under_way, *waiting)][:most]
+
+
+def ended(conn: sqlite3.Connection, *, failed: bool, most: int) -> list[Job]:
+    """Jobs that have ended, the last one first: those with ids that failed for good, or the others."""
+    rows = conn.execute(
+        f"SELECT {_JOB} FROM jobs WHERE finished_at IS NOT NULL AND failed {'>' if failed else '='} 0"
+        " ORDER BY finished_at DESC LIMIT ?",
+        [most],
+    )
+    return [_job(row) for row in rows]
+
+
+def retrying(conn: sqlite3.Connection, of: Job, most: int) -> list[Retrying]:
+    """Ids of a job that have failed and are tried again, by their numbers."""
+    rows = conn.execute(
+        "SELECT work.key, stage, outcome, error, attempts, due_at FROM job_work CROSS JOIN work"
+        " ON source = (SELECT source FROM jobs WHERE jobs.number = job) AND stage IN ('detail', 'item')"
+        " AND work.key = job_work.key WHERE job = ? AND outcome IS NOT NULL AND due_at IS NOT NULL"
+        " ORDER BY 1 LIMIT ?",
+        [of.number, most],
+    )
+    return [Retrying(*row) for row in rows]
 
 
 def _told(conn: sqlite3.Connection, of: Job, found: Sequence[JobBatch]) -> Iterator[JobBatch]:

@@ -214,6 +214,9 @@ _JOBS = (
     # The next batch is that of the first job here.
     "CREATE INDEX jobs_waiting ON jobs (priority DESC, number) WHERE waiting > 0",
     "CREATE INDEX jobs_open ON jobs (number) WHERE finished_at IS NULL",
+    # What a person looks at each second: the last that ended well, the last that did not.
+    "CREATE INDEX jobs_ended ON jobs (finished_at) WHERE finished_at IS NOT NULL AND failed = 0",
+    "CREATE INDEX jobs_failed ON jobs (finished_at) WHERE finished_at IS NOT NULL AND failed > 0",
     """CREATE TABLE job_batches (
         job INTEGER NOT NULL REFERENCES jobs,
         number INTEGER NOT NULL,
@@ -248,4 +251,5 @@ _JOBS = (
         ended_at REAL NOT NULL,
         PRIMARY KEY (job, batch, key)
     ) STRICT, WITHOUT ROWID""",
+    "CREATE INDEX job_failures_failed ON job_failures (job, batch, key) WHERE outcome != 'gone'",
 )
