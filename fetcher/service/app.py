@@ -34,6 +34,7 @@ from fetcher.service.description import describe
 from fetcher.service.figures import Figures
 from fetcher.service.guard import App, Guard
 from fetcher.service.keys import Keys
+from fetcher.service.page import add_page
 from fetcher.service.refusals import invalid, refuse_well
 from fetcher.service.service import HIGHEST_ID, Service
 from fetcher.stores.jobs import IdempotencyConflict, Job
@@ -65,6 +66,7 @@ def create_app(service: Service, keys: Keys) -> App:
     figures = Figures(service)
     _jobs(app, service)
     _others(app, service, figures)
+    add_page(app, service)
     refuse_well(app)
     describe(app, keys=bool(keys))
     return figures.counting(Guard(app, keys))

@@ -116,6 +116,7 @@ def answering(service: Service, keys: Keys, listener: socket.socket) -> Iterator
 def _uvicorn() -> Any:
     try:
         import fastapi  # noqa: F401
+        import jinja2  # noqa: F401
         import uvicorn
     except ImportError as error:
         raise ConfigurationError(
