@@ -730,9 +730,9 @@ def test_failures_of_a_job_are_told_in_the_order_of_its_batches(mirror: Mirror) 
     mirror.trigger(3)
     mirror.gone(1, 2, 3, 4, 5, stage="item")
     conn = mirror.store.db.conn
-    every = stored.failures(conn, mirror.job(job))
+    every = stored.failures(conn, mirror.job(job), gone=True)
     assert [(batch, each.key) for batch, each in every] == [(0, 4), (0, 5), (1, 2), (1, 3), (2, 1)]
-    assert stored.failures(conn, mirror.job(job), after=(0, 5), most=2) == every[2:4]
+    assert stored.failures(conn, mirror.job(job), gone=True, after=(0, 5), most=2) == every[2:4]
 
 
 def test_every_question_about_jobs_is_answered_by_an_index(mirror: Mirror) -> None:
@@ -748,7 +748,7 @@ def test_every_question_about_jobs_is_answered_by_an_index(mirror: Mirror) -> No
     mirror.fetched(30)
     mirror.job(job)
     mirror.batches(job)
-    stored.failures(conn, mirror.job(job))
+    stored.failures(conn, mirror.job(job), gone=True)
     stored.due_work(conn, "pr0gramm", mirror.now, 10)
     stored.is_busy(conn, "pr0gramm", mirror.now)
     stored.has_waiting(conn)
