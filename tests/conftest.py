@@ -25,6 +25,7 @@ from fetcher.simulator import Simulator, World
 from fetcher.sources import registry
 from fetcher.texts.settings import TextSettings
 from tests.helpers import eventually
+from tests.postgres import PostgresServer, postgres_server
 
 _SETTINGS = {
     name
@@ -72,6 +73,22 @@ def shared_simulator() -> Iterator[Simulator]:
     """One healthy simulator of 300 items for all tests that only read: do not change its world."""
     with Simulator(World(seed=1, items=300)) as simulator:
         yield simulator
+
+
+@pytest.fixture(scope="session")
+def postgres() -> Iterator[PostgresServer]:
+    """A PostgreSQL for all tests of this process that leave it running; under pytest-xdist each worker has its own.
+
+    It takes less than a second, and no worker depends on another that may end before it.
+    """
+    with postgres_server() as server:
+        yield server
+
+
+@pytest.fixture
+def postgres_url(postgres: PostgresServer) -> str:
+    """The URL of an empty PostgreSQL database, with a password in it."""
+    return postgres.url()
 
 
 @pytest.fixture
