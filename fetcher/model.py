@@ -74,7 +74,7 @@ class Table:
     name: str
     columns: tuple[Column, ...]
     parent: str | None = None
-    in_scope: str = "1"
+    in_scope: str = "true"
     position: tuple[str, ...] = ()
     version: tuple[str, ...] = ()
     generated: tuple[Generated, ...] = ()

@@ -148,7 +148,7 @@ def test_what_is_sorted_goes_to_files_while_it_is_sorted() -> None:
     said: list[str] = []
     with opened() as store:
         fetched(store, *range(20))
-        store._conn.set_trace_callback(said.append)
+        store._file.conn.set_trace_callback(said.append)
         store.finish_load()
     at = said.index('CREATE INDEX "notes_note" ON "notes" ("note")')
     assert [sql for sql in said[:at] if "=" in sql][-2:] == ["PRAGMA temp_store = FILE", "PRAGMA cache_size = -4000"]
@@ -188,14 +188,15 @@ def test_a_run_stopped_while_it_builds_the_index_is_interrupted_and_has_lost_not
     stop = Stop()
     make = Indexes.make
 
-    def stopping(self: Indexes, conn: sqlite3.Connection, *rest: Any) -> None:
+    def stopping(self: Indexes) -> None:
+        conn = self._conn
         conn.execute(
             "INSERT INTO tags (item_id, id, tag) WITH RECURSIVE n (n) AS"
             " (VALUES (1) UNION ALL SELECT n + 1 FROM n WHERE n < 20000) SELECT 1, -n, hex(n) FROM n"
         )
         stop.set()
         try:
-            make(self, conn, *rest)
+            make(self)
         finally:
             conn.execute("DELETE FROM tags WHERE id < 0")
 

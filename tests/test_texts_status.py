@@ -615,7 +615,7 @@ def test_whatever_is_made_due_again_the_totals_are_those_of_the_work(
             ]
             assert sum(done.values()) == len([stage for stage in fits if stage not in ("detail", "list")])
             with db.transaction():
-                chosen, _ = Worklist(db.conn, source).unpark(list(outcomes), keys)
+                chosen, _ = Worklist(db.sql, source).unpark(list(outcomes), keys)
             assert sorted(stage for stage, _ in chosen) == sorted(each for each in fits if each in ("detail", "list"))
         verdict = verify(path)
         assert verdict.texts is not None

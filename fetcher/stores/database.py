@@ -8,21 +8,25 @@ import sqlite3
 import threading
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
+from functools import cached_property
 from pathlib import Path
 from typing import Self
 
 from fetcher.errors import Stopped, StoreError
 from fetcher.stores import file
+from fetcher.stores.bulk import SqliteSql
 from fetcher.stores.file import connect, connect_readonly, explained, lock
 from fetcher.stores.filesystem import refuse_network
 
 
 class Database:
-    """One connection that writes, used by one thread; those beside it take turns with it.
+    """One SQLite connection that writes, used by one thread; those beside it take turns with it.
 
     The process holds an exclusive `flock` on `FILE.lock` while any of them is open; it dies with the process.
     """
+
+    refused = file.REFUSED
 
     def __init__(
         self,
@@ -70,6 +74,15 @@ class Database:
         made.stopped, made.warn = lambda: False, lambda _: None
         made._wal_told, made._turn, made._lock, made._others = 0, None, None, []
         return made
+
+    @cached_property
+    def sql(self) -> SqliteSql:
+        """The connection, as those see it that care for no database in particular."""
+        return SqliteSql(self.conn)
+
+    def explained(self) -> AbstractContextManager[None]:
+        """Turn SQLite's errors into StoreErrors."""
+        return explained(self.path)
 
     def wait_briefly(self) -> None:
         """From here on a transaction that has to wait does so in steps short enough for Ctrl-C."""

@@ -7,16 +7,14 @@ sorting, it costs the same for each (docs/decisions/0005-search-and-lookups.md).
 from __future__ import annotations
 
 import sqlite3
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import AbstractContextManager, contextmanager
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 
 from fetcher.errors import StoreError
 from fetcher.model import Table
+from fetcher.stores.database import Database
 from fetcher.stores.file import interruptible
 from fetcher.stores.schema import quoted
-
-LARGE = 10
-"""A load is large when it fetches more than one part in so many of what is stored."""
 
 _SORT_KIB = 4_000
 """What sorting may take of memory; more was slower."""
@@ -31,49 +29,46 @@ SELECT ii.name FROM pragma_index_list(?) AS il, pragma_index_info(il.name) AS ii
 class Indexes:
     """What a source's tables are looked up by: the index `TABLE_COLUMN` for each."""
 
-    def __init__(self, tables: Sequence[Table]) -> None:
+    def __init__(self, tables: Sequence[Table], db: Database) -> None:
         self._wanted = {f"{table.name}_{column}": (table.name, column) for table in tables for column in table.index}
+        self._db = db
+        self._conn = db.conn
 
-    def present(self, conn: sqlite3.Connection) -> list[str]:
+    def present(self) -> list[str]:
         """Ours that are there."""
-        return [name for name in self._wanted if conn.execute(_NAMED, [name]).fetchone()]
+        return [name for name in self._wanted if self._conn.execute(_NAMED, [name]).fetchone()]
 
-    def missing(self, conn: sqlite3.Connection) -> list[str]:
+    def missing(self) -> list[str]:
         """Those to be made; where the owner of the database has made one that serves as well, it is not."""
         return [
             name
             for name, (table, column) in self._wanted.items()
-            if (column,) not in conn.execute(_LOOKED_UP, [table]).fetchall()
+            if (column,) not in self._conn.execute(_LOOKED_UP, [table]).fetchall()
         ]
 
-    def drop(self, conn: sqlite3.Connection, transaction: Callable[[], AbstractContextManager[None]]) -> None:
+    def drop(self) -> None:
         """Drop ours; one that the owner of the database has made stays."""
-        names = self.present(conn)
+        names = self.present()
         if names:
-            with transaction():
+            with self._db.transaction():
                 for name in names:
-                    conn.execute(f"DROP INDEX {quoted(name)}")
+                    self._conn.execute(f"DROP INDEX {quoted(name)}")
 
-    def make(
-        self,
-        conn: sqlite3.Connection,
-        transaction: Callable[[], AbstractContextManager[None]],
-        stopped: Callable[[], bool],
-        warn: Callable[[str], None],
-    ) -> None:
+    def make(self) -> None:
         """Make those that are missing, in little memory; where there is no room for one, say so and do without.
 
         Raises Stopped when it is to stop: an index is there as a whole or not at all.
         """
-        for name in self.missing(conn):
+        conn, db = self._conn, self._db
+        for name in self.missing():
             table, column = self._wanted[name]
             try:
-                with _sorting_on_disk(conn), transaction(), interruptible(conn, stopped):
+                with _sorting_on_disk(conn), db.transaction(), interruptible(conn, db.stopped):
                     conn.execute(f"CREATE INDEX {quoted(name)} ON {quoted(table)} ({quoted(column)})")
             except StoreError as error:
                 if _code(error) not in _NO_ROOM:
                     raise
-                warn(
+                db.warn(
                     f"no index of {table}.{column} yet ({error.__cause__}): all is stored, the next complete run tries"
                     " again; SQLITE_TMPDIR names a folder with room for sorting"
                 )

@@ -18,10 +18,10 @@ from typing import Any, Literal
 
 from fetcher.errors import FetcherError
 from fetcher.model import Failure, Key, Table
-from fetcher.stores.bulk import array_for_keys, for_keys
 from fetcher.stores.database import Database
 from fetcher.stores.file import connect_readonly, explained
 from fetcher.stores.schema import quoted
+from fetcher.stores.sql import Sql, Upsert
 from fetcher.stores.worklist import ITEM, Worklist
 
 Status = Literal["yet_to_start", "triggered", "completed"]
@@ -265,6 +265,11 @@ def retry(db: Database, name: str) -> Job | None:
         return job(db.conn, name)
 
 
+_FAILURES = Upsert(
+    "job_failures", ("job", "batch", "key", "outcome", "message", "attempts", "ended_at"), ("job", "batch", "key")
+)
+
+
 # --- the turn of a batch ----------------------------------------------------------------------------
 
 
@@ -315,24 +320,22 @@ def trigger(db: Database, source: str, item: Table, clock: Callable[[], float], 
             ).fetchone()
             if row is None:
                 break
-            done.append(_trigger(db.conn, source, item, row, now))
+            done.append(_trigger(db.sql, source, item, row, now))
         if done:
             db.conn.execute("UPDATE sources SET batch_triggered_at = ? WHERE name = ?", [now, source])
     return done
 
 
-def _trigger(conn: sqlite3.Connection, source: str, item: Table, of: tuple[int, str, int], now: float) -> Triggered:
+def _trigger(conn: Sql, source: str, item: Table, of: tuple[int, str, int], now: float) -> Triggered:
     number, name, priority = of
     batch, text = conn.execute(
-        "SELECT number, ifnull(retry, ids) FROM job_batches WHERE job = ? AND status = 'yet_to_start'"
+        "SELECT number, coalesce(retry, ids) FROM job_batches WHERE job = ? AND status = 'yet_to_start'"
         " ORDER BY number LIMIT 1",
         [number],
     ).fetchone()
     ids: list[int] = json.loads(text)
     key = quoted(item.columns[0].name)
-    known = set(
-        array_for_keys(conn, f"SELECT json_group_array({key}) FROM {quoted(item.name)} WHERE {key} IN ", sorted(ids))
-    )
+    known = set(conn.array_for_keys(f"{conn.select(key)} FROM {quoted(item.name)} WHERE {key} IN ", sorted(ids)))
     worklist = Worklist(conn, source)
     added = again = 0
     for stage, keys in (
@@ -351,27 +354,23 @@ def _trigger(conn: sqlite3.Connection, source: str, item: Table, of: tuple[int, 
         [now, number, batch],
     )
     conn.execute(
-        "UPDATE jobs SET waiting = waiting - 1, triggered = triggered + 1, started_at = ifnull(started_at, ?)"
+        "UPDATE jobs SET waiting = waiting - 1, triggered = triggered + 1, started_at = coalesce(started_at, ?)"
         " WHERE number = ?",
         [now, number],
     )
     return Triggered(name, batch, tuple(ids))
 
 
-def settle(
-    conn: sqlite3.Connection, stored: Sequence[Key], gone: Sequence[Key], failed: Sequence[Failure], now: float
-) -> None:
+def settle(conn: Sql, stored: Sequence[Key], gone: Sequence[Key], failed: Sequence[Failure], now: float) -> None:
     """Write down how keys have ended, in each job that waits for them; within the transaction that ends their work."""
     if not conn.execute("SELECT 1 FROM job_work LIMIT 1").fetchone():
         return
     causes = {failure.key: failure for failure in failed}
     keys = sorted({*stored, *gone, *causes}, key=str)
-    waiting = array_for_keys(
-        conn, "SELECT json_group_array(json_array(key, job, batch)) FROM job_work WHERE key IN ", keys
-    )
+    waiting = list(conn.rows_for_keys("SELECT key, job, batch FROM job_work WHERE key IN ", keys))
     if not waiting:
         return
-    for_keys(conn, "DELETE FROM job_work WHERE key IN ", keys)
+    conn.for_keys("DELETE FROM job_work WHERE key IN ", keys)
     gone_keys = set(gone)
     by_batch: dict[tuple[int, int], Counter[str]] = {}
     failures = []
@@ -383,11 +382,7 @@ def settle(
             failures.append((number, batch, key, "gone", "the API says that there is no such item", 1, now))
         elif cause is not None:
             failures.append((number, batch, key, cause.outcome, cause.message, cause.attempts, now))
-    conn.executemany(
-        "INSERT OR REPLACE INTO job_failures (job, batch, key, outcome, message, attempts, ended_at)"
-        " VALUES (?, ?, ?, ?, ?, ?, ?)",
-        failures,
-    )
+    conn.insert(_FAILURES, failures)
     for (number, batch), counts in by_batch.items():
         ends = [counts["stored"], counts["gone"], counts["failed"]]
         (ended,) = conn.execute(
@@ -403,7 +398,7 @@ def settle(
         conn.execute(
             "UPDATE jobs SET stored = stored + ?, gone = gone + ?, failed = failed + ?, triggered = triggered - ?"
             " WHERE number = ?",
-            [*ends, ended, number],
+            [*ends, int(ended), number],
         )
     conn.executemany(
         "UPDATE jobs SET finished_at = ? WHERE number = ? AND waiting = 0 AND triggered = 0 AND finished_at IS NULL",

@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
-import sqlite3
 from collections import Counter
 from collections.abc import Sequence
 from typing import NamedTuple
 
 from fetcher.coverage import clip
 from fetcher.model import Covered, Interval, Key, Scope
-from fetcher.stores.bulk import PARAMETERS, array, for_keys, parts
-from fetcher.stores.schema import Statements, marks
+from fetcher.stores.schema import Statements
+from fetcher.stores.sql import Sql
 
 
 class Counted(NamedTuple):
@@ -25,7 +24,7 @@ class Counted(NamedTuple):
 class Proofs:
     """Coverage of one source; all of it within the transaction of whoever calls."""
 
-    def __init__(self, conn: sqlite3.Connection, sql: Statements, source: str) -> None:
+    def __init__(self, conn: Sql, sql: Statements, source: str) -> None:
         self._conn = conn
         self._sql = sql
         self._source = source
@@ -57,10 +56,9 @@ class Proofs:
     def count_keys(self, keys: Sequence[Key], sweep: int) -> Counter[tuple[Scope, int]]:
         """How many of these items each stretch of coverage holds, by its scope and lower end."""
         found: Counter[tuple[Scope, int]] = Counter()
-        for some in parts(keys, PARAMETERS):
-            statement = f"{self._sql.count_by_stretch}({marks(len(some))}) GROUP BY 1, 2"
-            for scope, lo, items in self._conn.execute(statement, [self._source, sweep, *some]):
-                found[scope, lo] += items
+        statement = self._sql.count_by_stretch(self._conn.join_coverage())
+        for scope, lo, items in self._conn.rows_for_keys(statement, keys, self._source, sweep, then="GROUP BY 1, 2"):
+            found[scope, lo] += items
         return found
 
     def add_counts(self, more: Counter[tuple[Scope, int]], sweep: int) -> None:
@@ -69,7 +67,7 @@ class Proofs:
             if items:
                 self._conn.execute(
                     "UPDATE coverage SET items = items + ? WHERE source = ? AND scope = ? AND sweep = ? AND lo = ?",
-                    [items, self._source, scope, sweep, lo],
+                    [items, self._source, self._conn.any(scope), sweep, lo],
                 )
 
     def recount(self, counted: Sequence[Counted], sweep: int) -> None:
@@ -77,21 +75,27 @@ class Proofs:
         for each in counted:
             self._conn.execute(
                 "UPDATE coverage SET items = items + ? WHERE source = ? AND scope = ? AND sweep = ? AND lo = ?",
-                [self._count(each.scope, each.part) - each.items, self._source, each.scope, sweep, each.lo],
+                [
+                    self._count(each.scope, each.part) - each.items,
+                    self._source,
+                    self._conn.any(each.scope),
+                    sweep,
+                    each.lo,
+                ],
             )
 
     def unlist(self, scope: Scope, proven: Interval, listed: set[Key], now: int) -> list[Key]:
         """Mark what is stored there and was not listed again; returns what that is."""
-        stored = array(self._conn, self._sql.in_scope, {"lo": proven.lo, "hi": proven.hi, "scope": scope})
+        stored = self._conn.array(self._sql.in_scope, {"lo": proven.lo, "hi": proven.hi, "scope": scope})
         missed = sorted(set(stored) - listed)
-        for_keys(self._conn, self._sql.unlist, missed, now)
+        self._conn.for_keys(self._sql.unlist, missed, now)
         return missed
 
     def unlist_since(self, scope: Scope, proven: Interval, began: int, now: int) -> list[Key]:
         """Mark what is stored there and was not listed since `began`, when the walk that proves it did; returns it."""
         where = {"lo": proven.lo, "hi": proven.hi, "scope": scope, "began": began, "source": self._source}
-        missed: list[Key] = array(self._conn, self._sql.not_listed_since, where)
-        for_keys(self._conn, self._sql.unlist, missed, now)
+        missed = self._conn.array(self._sql.not_listed_since, where)
+        self._conn.for_keys(self._sql.unlist, missed, now)
         return missed
 
     def cover(self, scope: Scope, proven: Interval, sweep: int, walked_at: int) -> None:
@@ -100,7 +104,7 @@ class Proofs:
         touched = self._conn.execute(
             "SELECT lo, hi, items, walked_at FROM coverage"
             " WHERE source = ? AND scope = ? AND sweep = ? AND lo - 1 <= ? AND hi + 1 >= ?",
-            [self._source, scope, sweep, hi, lo],
+            [self._source, self._conn.any(scope), sweep, hi, lo],
         ).fetchall()
         for each in touched:
             shared = clip(Interval(each[0], each[1]), proven)
@@ -135,7 +139,7 @@ class Proofs:
         """End a sweep for `scopes`: what earlier ones proved of them is not needed, of others it holds on."""
         self._conn.executemany(
             "DELETE FROM coverage WHERE source = ? AND scope = ? AND sweep < ?",
-            [(self._source, scope, sweep) for scope in scopes],
+            [(self._source, self._conn.any(scope), sweep) for scope in scopes],
         )
         # Of a scope that was begun in this sweep and not finished, the older proof is the greater one.
         self._conn.execute(
@@ -151,11 +155,19 @@ class Proofs:
     def _remove(self, scope: Scope, lo: int, sweep: int) -> None:
         self._conn.execute(
             "DELETE FROM coverage WHERE source = ? AND scope = ? AND sweep = ? AND lo = ?",
-            [self._source, scope, sweep, lo],
+            [self._source, self._conn.any(scope), sweep, lo],
         )
 
     def _write(self, covered: Covered, sweep: int) -> None:
         self._conn.execute(
             "INSERT INTO coverage (source, scope, sweep, lo, hi, items, walked_at) VALUES (?, ?, ?, ?, ?, ?, ?)",
-            [self._source, covered.scope, sweep, covered.lo, covered.hi, covered.items, covered.walked_at],
+            [
+                self._source,
+                self._conn.any(covered.scope),
+                sweep,
+                covered.lo,
+                covered.hi,
+                covered.items,
+                covered.walked_at,
+            ],
         )

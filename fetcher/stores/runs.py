@@ -12,9 +12,8 @@ from fetcher.learned import Learned
 from fetcher.metrics import QUANTILES, quantile
 from fetcher.model import Committed, Plan, Progress, RunState
 from fetcher.stores.bulk import decode
-from fetcher.stores.database import Database
-from fetcher.stores.file import explained
 from fetcher.stores.schema import quoted
+from fetcher.stores.sql import Session
 
 MOST_HOSTS = 10
 """What was learned of so many hosts is kept."""
@@ -23,9 +22,9 @@ MOST_HOSTS = 10
 class Runs:
     """The row of the run that goes on, one for each stage; all but `begin` is called within a transaction."""
 
-    def __init__(self, db: Database, source: str, clock: Callable[[], float], stage: str = "detail") -> None:
+    def __init__(self, db: Session, source: str, clock: Callable[[], float], stage: str = "detail") -> None:
         self._db = db
-        self._conn = db.conn
+        self._conn = db.sql
         self._source = source
         self._clock = clock
         self._stage = stage
@@ -44,20 +43,20 @@ class Runs:
                 " WHERE ended IS NULL AND (pid != ? OR stage = ?)",
                 [os.getpid(), self._stage],
             )
-            self._run = self._conn.execute(
-                "INSERT INTO runs (source, stage, pid, plan, started_at, updated_at) VALUES (?, ?, ?, ?, ?, ?)",
+            ((self._run,),) = self._conn.execute(
+                "INSERT INTO runs (source, stage, pid, plan, started_at, updated_at) VALUES (?, ?, ?, ?, ?, ?)"
+                " RETURNING id",
                 [self._source, self._stage, os.getpid(), json.dumps(asdict(plan)), now, now],
-            ).lastrowid
+            ).fetchall()
 
     def _tell_of_transform(self, plan: Plan) -> None:
         """Say so when the rows stored so far went through another function than those of this run will."""
         row = self._conn.execute(
-            "SELECT iif(json_valid(plan), plan ->> '$.transform', NULL) FROM runs WHERE stage = ?"
-            " ORDER BY id DESC LIMIT 1",
-            [self._stage],
+            "SELECT plan FROM runs WHERE stage = ? ORDER BY id DESC LIMIT 1", [self._stage]
         ).fetchone()
-        if row is not None and row[0] != plan.transform:
-            before, now = (f"through {each}" if each else "as they came" for each in (row[0], plan.transform))
+        last = _transform_of(row[0]) if row is not None else plan.transform
+        if last != plan.transform:
+            before, now = (f"through {each}" if each else "as they came" for each in (last, plan.transform))
             self._db.warn(
                 f"the last run stored rows {before}, this one stores them {now}; what is stored stays as it is"
                 " (--full has all of it anew)"
@@ -100,7 +99,7 @@ class Runs:
 
     def _all_learned(self) -> dict[str, Any]:
         """By host. Raises ValueError when it is no JSON object."""
-        with explained(self._db.path):
+        with self._db.explained():
             row = self._conn.execute("SELECT learned FROM sources WHERE name = ?", [self._source]).fetchone()
         found = decode(row[0]) if row and row[0] else {}
         if not isinstance(found, dict):
@@ -126,6 +125,14 @@ class Runs:
             [json.dumps({**kept, host: known.to_json()}), self._source],
         )
         self._learned = known
+
+
+def _transform_of(plan: str) -> str | None:
+    """What rows went through in a run of that plan."""
+    try:
+        return str(decode(plan.encode()).get("transform") or "") or None
+    except (ValueError, AttributeError):
+        return None
 
 
 def after(state: RunState, done: Committed) -> RunState:

@@ -6,6 +6,7 @@ import sqlite3
 from collections.abc import Callable, Mapping, Sequence
 
 from fetcher.model import Table, View
+from fetcher.stores.sql import Sql, Upsert
 
 _TYPES = {"integer": "INTEGER", "boolean": "INTEGER", "real": "REAL", "text": "TEXT", "json": "TEXT"}
 _OURS = "/* of fetcher */"
@@ -67,97 +68,78 @@ def make_views(conn: sqlite3.Connection, views: Sequence[View], warn: Callable[[
             warn(f"the view {name} is not made: the database has something else of that name")
 
 
-DETAILED = "the item's own"
-"""Names the statement that writes rows of items which their own requests gave."""
+WORK = Upsert("work", ("source", "stage", "key", "priority", "due_at"), ("source", "stage", "key"), "")
+"""Work that is added: what is there already stays as it is."""
 
 
 class Statements:
-    """The SQL that depends on a source's tables, composed once.
+    """The SQL that depends on a source's tables, composed once. Statements that end in IN take a list of keys."""
 
-    Rows are asked for as one JSON text, and written many at a time: sqlite3 gives up the GIL for every row that it
-    steps to, and beside busy workers each time costs more than the row. Those that end in IN take a list of keys.
-    """
-
-    def __init__(self, item: Table, children: Mapping[str, Table], others: Sequence[Table] = ()) -> None:
+    def __init__(self, sql: Sql, item: Table, children: Mapping[str, Table], others: Sequence[Table] = ()) -> None:
         table, key = quoted(item.name), quoted(item.columns[0].name)
-        columns = [*(quoted(column.name) for column in item.columns), "extra"]
-        listed = [*columns, "listed_at"]
+        names = (*(column.name for column in item.columns), "extra")
         # What comes with an item's own request is not for its listing to overwrite.
-        later = {*map(quoted, item.detailed), *(("extra",) if item.detailed else ())}
-        changes = [f"{name} = excluded.{name}" for name in listed[1:] if name not in later]
-        changes += ["fetched_at = ifnull(excluded.fetched_at, fetched_at)", "unlisted_at = NULL", "gone_at = NULL"]
+        later = {*item.detailed, *(("extra",) if item.detailed else ())}
+        changes = [_excluded(name) for name in (*names[1:], "listed_at") if name not in later]
+        changes += [_kept(table, "fetched_at"), "unlisted_at = NULL", "gone_at = NULL"]
         # What its listing gives too, and its own request does not, stays.
-        own = ", ".join(
-            f"{name} = excluded.{name}" if name in later else f"{name} = ifnull(excluded.{name}, {table}.{name})"
-            for name in columns[1:]
-        )
+        own = ", ".join(_excluded(name) if name in later else _kept(table, name) for name in names[1:])
         self.numbered = item.is_numbered
         position = quoted(item.position[-1]) if item.position else key if self.numbered else None
-        within = f"{position} BETWEEN :lo AND :hi" if position else "1"
-        self._many: dict[str, tuple[str, int, str]] = {
-            item.name: (
-                f"INSERT INTO {table} ({', '.join([*columns, 'first_seen_at', 'listed_at', 'fetched_at'])}) VALUES ",
-                len(columns) + 3,
-                f" ON CONFLICT ({key}) DO UPDATE SET {', '.join(changes)}",
-            ),
-            DETAILED: (
-                f"INSERT INTO {table} ({', '.join(columns)}) VALUES ",
-                len(columns),
-                f" ON CONFLICT ({key}) DO UPDATE SET {own}",
-            ),
-            "work": (
-                "INSERT INTO work (source, stage, key, priority, due_at) VALUES ",
-                5,
-                " ON CONFLICT DO NOTHING",
-            ),
+        within = f"{position} BETWEEN :lo AND :hi" if position else "true"
+        in_scope = sql.condition(item.in_scope)
+        self.items = Upsert(
+            item.name, (*names, "first_seen_at", "listed_at", "fetched_at"), names[:1], ", ".join(changes)
+        )
+        self.own = Upsert(item.name, names, names[:1], own)
+        self.work = WORK
+        # An answer that names one thing twice keeps the last.
+        self.others = {each.name: Upsert(each.name, _names(each), _names(each)[:1]) for each in others}
+        self.children = {
+            name: Upsert(name, (str(child.parent), *_names(child)), (str(child.parent), child.columns[0].name))
+            for name, child in children.items()
         }
-        known = ", ".join([key, "fetched_at", *map(quoted, item.version)])
-        self.known = f"SELECT json_group_array(json_array({known})) FROM {table} WHERE {key} "
-        self.in_scope = (
-            f"SELECT json_group_array({key}) FROM {table} WHERE {within} AND unlisted_at IS NULL AND ({item.in_scope})"
-        )
-        self.count_in_scope = self.in_scope.replace(f"json_group_array({key})", "count(*)")
-        in_scope = item.in_scope.replace(":scope", "covered.scope")
-        within = within.replace(":lo", "covered.lo").replace(":hi", "covered.hi")
-        self.count_by_stretch = (
-            # CROSS keeps the order: from the few items to the stretches that hold them.
-            f"SELECT covered.scope, covered.lo, count(*) FROM {table} CROSS JOIN coverage AS covered"
-            f" ON covered.source = ? AND covered.sweep = ? AND {within} AND ({in_scope})"
-            f" WHERE unlisted_at IS NULL AND {table}.{key} IN "
-        )
+        self.known = f"{sql.select(key, 'fetched_at', *map(quoted, item.version))} FROM {table} WHERE {key} "
+        stored = f"FROM {table} WHERE {within} AND unlisted_at IS NULL AND ({in_scope})"
+        self.in_scope = f"{sql.select(key)} {stored}"
+        self.count_in_scope = f"SELECT count(*) {stored}"
         self.not_listed_since = (
             f"{self.in_scope} AND listed_at < :began"
             " AND NOT EXISTS (SELECT 1 FROM work WHERE source = :source AND stage = 'item'"
-            f" AND work.key = {table}.{key})"
+            f" AND work.key = {sql.any_sql(f'{table}.{key}')})"
         )
+        within = within.replace(":lo", "covered.lo").replace(":hi", "covered.hi")
+        self._in_stretch = (
+            f" ON covered.source = ? AND covered.sweep = ? AND {within}"
+            f" AND ({in_scope.replace(':scope', 'covered.scope')}) WHERE unlisted_at IS NULL AND {table}.{key} IN "
+        )
+        self._table = table
         self.listed = f"UPDATE {table} SET listed_at = ? WHERE {key} IN "
         self.unlist = f"UPDATE {table} SET unlisted_at = ? WHERE {key} IN "
         self.gone = f"UPDATE {table} SET gone_at = ? WHERE gone_at IS NULL AND {key} IN "
         self.fetched = f"UPDATE {table} SET fetched_at = ?, gone_at = NULL WHERE {key} IN "
-        self.fetched_among = f"SELECT json_group_array({key}) FROM {table} WHERE fetched_at IS NOT NULL AND {key} IN "
-        for other in others:
-            names = [*(quoted(column.name) for column in other.columns), "extra"]
-            self._many[other.name] = (
-                f"INSERT OR REPLACE INTO {quoted(other.name)} ({', '.join(names)}) VALUES ",
-                len(names),
-                "",
-            )
-        self.clear: dict[str, str] = {}
-        for name, child in children.items():
-            parent = quoted(child.parent or "")
-            self.clear[name] = f"DELETE FROM {quoted(name)} WHERE {parent} IN "
-            names = [parent, *(quoted(column.name) for column in child.columns), "extra"]
-            # An answer that names one thing twice keeps the last.
-            self._many[name] = (
-                f"INSERT OR REPLACE INTO {quoted(name)} ({', '.join(names)}) VALUES ",
-                len(names),
-                "",
-            )
+        self.fetched_among = f"{sql.select(key)} FROM {table} WHERE fetched_at IS NOT NULL AND {key} IN "
+        self.clear = {
+            name: f"DELETE FROM {quoted(name)} WHERE {quoted(str(child.parent))} IN "
+            for name, child in children.items()
+        }
 
-    def insert(self, table: str, rows: int) -> str:
-        """The statement that writes so many rows of a table at once."""
-        into, width, then = self._many[table]
-        return into + ", ".join([f"({marks(width)})"] * rows) + then
+    def count_by_stretch(self, join_coverage: str) -> str:
+        """How many of some items each stretch of coverage holds."""
+        return f"SELECT covered.scope, covered.lo, count(*) FROM {self._table} {join_coverage}{self._in_stretch}"
+
+
+def _names(table: Table) -> tuple[str, ...]:
+    return (*(column.name for column in table.columns), "extra")
+
+
+def _excluded(name: str) -> str:
+    return f"{quoted(name)} = excluded.{quoted(name)}"
+
+
+def _kept(table: str, name: str) -> str:
+    """What was there stays where nothing comes instead."""
+    return f"{quoted(name)} = coalesce(excluded.{quoted(name)}, {table}.{quoted(name)})"
 
 
 def quoted(name: str) -> str:

@@ -79,7 +79,7 @@ class StageStore:
         self._writer = writer
         self._clock = clock
         self._on_commit = on_commit
-        self._work = Worklist(db.conn, source, among)
+        self._work = Worklist(db.sql, source, among)
         self._runs = Runs(db, source, clock, writer.stage)
 
     def counts(self) -> StoreCounts:

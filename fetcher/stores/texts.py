@@ -11,7 +11,7 @@ from pathlib import Path
 from fetcher.errors import ConfigurationError
 from fetcher.model import Key, Outcome
 from fetcher.stores import migrations
-from fetcher.stores.bulk import array, array_for_keys, for_keys
+from fetcher.stores.bulk import SqliteSql, array, array_for_keys, for_keys
 from fetcher.stores.database import Database
 from fetcher.stores.file import connect_readonly, explained
 from fetcher.stores.worklist import Worklist
@@ -172,7 +172,7 @@ def enlist(db: Database, source: str, stage: str, documents: Collection[tuple[st
 
 def _make_due(conn: sqlite3.Connection, source: str, stage: str, keys: Sequence[Key]) -> int:
     """Make these due that are not, whether they are new or failed for good; how many these are."""
-    again = Worklist(conn, source).make_due(stage, keys)
+    again = Worklist(SqliteSql(conn), source).make_due(stage, keys)
     statement = "INSERT OR IGNORE INTO work (source, stage, key, due_at) VALUES (?, ?, ?, 0)"
     added = max(0, conn.executemany(statement, [(source, stage, key) for key in keys]).rowcount)
     count(conn, source, stage, work=added + again, parked=-again)
@@ -202,7 +202,7 @@ def keep_listed(db: Database, folder: str, now: int) -> None:
 def unpark(db: Database, source: str, outcomes: Collection[Outcome], keys: Collection[Key]) -> Mapping[str, int]:
     """Make due again what failed for good, all or of these outcomes and keys; how much it was, by stage."""
     with db.transaction():
-        chosen, _ = Worklist(db.conn, source).unpark(outcomes, keys, STAGES)
+        chosen, _ = Worklist(db.sql, source).unpark(outcomes, keys, STAGES)
         found = Counter(stage for stage, _ in chosen)
         for stage, again in found.items():
             count(db.conn, source, stage, work=again, parked=-again)
@@ -234,7 +234,7 @@ def forget_lost(db: Database, source: str) -> None:
 
     Should they come back, all of it is to be done.
     """
-    conn, work = db.conn, Worklist(db.conn, source)
+    conn, work = db.conn, Worklist(db.sql, source)
     stages = conn.execute("SELECT stage, work, parked FROM stages WHERE source = ?", [source]).fetchall()
     found = {stage: (due, parked) for stage, due, parked in stages}
     with db.transaction():

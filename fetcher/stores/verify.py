@@ -10,6 +10,7 @@ from pathlib import Path
 
 from fetcher.coverage import missing
 from fetcher.model import Interval, Key, Scope, Table
+from fetcher.stores.bulk import SqliteSql
 from fetcher.stores.file import connect_readonly, explained
 from fetcher.stores.jobs import contradictions, totals
 from fetcher.stores.schema import Statements, quoted
@@ -110,7 +111,7 @@ class _Check:
         self._conn = conn
         self._item = tables[0]
         self._children = [table for table in tables if table.parent is not None]
-        self._sql = Statements(self._item, {})
+        self._sql = Statements(SqliteSql(conn), self._item, {})
         self._table, self._key = quoted(self._item.name), quoted(self._item.columns[0].name)
         self._sweep, scopes = conn.execute("SELECT sweep, scopes FROM sources").fetchone()
         self._scopes: list[Scope] = json.loads(scopes) if scopes else []

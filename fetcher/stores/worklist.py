@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import sqlite3
 from collections.abc import Collection, Sequence
+from typing import Any
 
 from fetcher.model import Failure, Interval, Key, Order, Outcome, Work
-from fetcher.stores.bulk import array, array_for_keys, for_keys
-from fetcher.stores.schema import marks
+from fetcher.stores.schema import WORK, marks
+from fetcher.stores.sql import Sql, Upsert
 
 ITEM = "item"
 """The stage in which an item is asked for by its key alone; listed items that cannot be used are parked there."""
@@ -15,6 +15,11 @@ ITEM = "item"
 MIRROR_STAGES = ("detail", "item", "list")
 """The stages of a mirror; what is of another in `work`, `failures` and `runs` is none of its business."""
 
+_EVIDENCE = Upsert(
+    "failures",
+    ("source", "stage", "key", "outcome", "message", "status", "body", "attempts", "failed_at"),
+    ("source", "stage", "key"),
+)
 _DUE_AGAIN = "UPDATE work SET due_at = 0, attempts = 0, outcome = NULL, error = NULL"
 
 
@@ -24,7 +29,7 @@ class Worklist:
     `among` is a condition (SQL) on the keys that are claimed: what does not meet it stays due.
     """
 
-    def __init__(self, conn: sqlite3.Connection, source: str, among: str = "1") -> None:
+    def __init__(self, conn: Sql, source: str, among: str = "true") -> None:
         self._conn = conn
         self._source = source
         self._among = among
@@ -38,7 +43,7 @@ class Worklist:
         """
         between = " AND key BETWEEN ? AND ?" if bounds else ""
         within = f"source = ? AND stage = ?{between} AND due_at IS NOT NULL AND {self._among}"
-        where = [self._source, stage, *([bounds.lo, bounds.hi] if bounds else [])]
+        where = [self._source, stage, *(map(self._conn.any, (bounds.lo, bounds.hi)) if bounds else ())]
         found: list[Work] = []
         below = 2**31
         while len(found) < most:
@@ -49,11 +54,10 @@ class Worklist:
             if priority is None:
                 break
             below = priority
-            rows = array(
-                self._conn,
-                "SELECT json_group_array(json_array(key, attempts)) FROM (SELECT key, attempts FROM work"
+            rows = self._conn.array(
+                f"{self._conn.select('key', 'attempts')} FROM (SELECT key, attempts FROM work"
                 f" WHERE {within} AND due_at <= ? AND priority = ?"
-                f" ORDER BY key {'DESC' if order == 'newest' else 'ASC'} LIMIT ?)",
+                f" ORDER BY key {'DESC' if order == 'newest' else 'ASC'} LIMIT ?) AS due",
                 [*where, now, priority, most - len(found) + len(skip)],
             )
             found += [Work(stage, key, priority, attempts) for key, attempts in rows if key not in skip]
@@ -82,13 +86,11 @@ class Worklist:
 
     def parked(self, stage: str, within: Interval | None = None) -> list[Key]:
         """What of a stage failed for good, and lies within these keys if there are any."""
-        found: list[Key] = array(
-            self._conn,
-            f"SELECT json_group_array(key) FROM work WHERE source = ? AND stage = ?"
+        return self._conn.array(
+            f"{self._conn.select('key')} FROM work WHERE source = ? AND stage = ?"
             f"{' AND key BETWEEN ? AND ?' if within is not None else ''} AND due_at IS NULL",
-            [self._source, stage, *((within.lo, within.hi) if within is not None else ())],
+            [self._source, stage, *(map(self._conn.any, (within.lo, within.hi)) if within is not None else ())],
         )
-        return found
 
     def unpark(
         self, outcomes: Collection[Outcome], keys: Collection[Key], stages: Sequence[str] = MIRROR_STAGES
@@ -103,7 +105,7 @@ class Worklist:
             [self._source, *stages, *outcomes],
         ).fetchall()
         chosen = [(stage, key) for stage, key in parked if not keys or key in keys]
-        due = [(self._source, stage, key) for stage, key in chosen if stage not in ("item", "list")]
+        due = [(self._source, stage, self._conn.any(key)) for stage, key in chosen if stage not in ("item", "list")]
         self._conn.executemany(f"{_DUE_AGAIN} WHERE source = ? AND stage = ? AND key = ?", due)
         return chosen, len(due)
 
@@ -111,19 +113,19 @@ class Worklist:
         """Make due again what of these failed for good before some time; returns how much."""
         if not (keys and before):
             return 0
-        failed = array(
-            self._conn,
-            "SELECT json_group_array(work.key) FROM work JOIN failures USING (source, stage, key)"
+        span = map(self._conn.any, (min(keys), max(keys)))
+        failed = self._conn.array(
+            f"{self._conn.select('work.key')} FROM work JOIN failures USING (source, stage, key)"
             " WHERE source = ? AND stage = ? AND work.key BETWEEN ? AND ? AND due_at IS NULL AND failed_at < ?",
-            [self._source, stage, min(keys), max(keys), before],
+            [self._source, stage, *span, before],
         )
         statement = f"{_DUE_AGAIN} WHERE source = ? AND stage = ? AND key IN "
-        return for_keys(self._conn, statement, sorted(keys.intersection(failed)), self._source, stage)
+        return self._for_keys(statement, sorted(keys.intersection(failed)), stage)
 
     def make_due(self, stage: str, keys: Sequence[Key]) -> int:
         """Make due again what of these failed for good; returns how much."""
         statement = f"{_DUE_AGAIN} WHERE source = ? AND stage = ? AND due_at IS NULL AND key IN "
-        return for_keys(self._conn, statement, keys, self._source, stage)
+        return self._for_keys(statement, keys, stage)
 
     def ask(self, stage: str, keys: Sequence[Key], priority: int) -> tuple[int, int]:
         """Make these due, whatever became of them before; what is due already keeps the higher priority.
@@ -131,36 +133,36 @@ class Worklist:
         Returns how much work was added, and how much that had failed for good is due again.
         """
         again = self.make_due(stage, keys)
-        added = self._conn.executemany(
-            "INSERT INTO work (source, stage, key, priority, due_at) VALUES (?, ?, ?, ?, 0) ON CONFLICT DO NOTHING",
-            [(self._source, stage, key, priority) for key in keys],
-        ).rowcount
+        added = self._conn.insert(WORK, [(self._source, stage, key, priority, 0) for key in keys])
         raised = "UPDATE work SET priority = ? WHERE source = ? AND stage = ? AND priority < ? AND key IN "
-        for_keys(self._conn, raised, keys, priority, self._source, stage, priority)
+        self._conn.for_keys(raised, self._any(keys), priority, self._source, stage, priority)
         return added, again
 
     def pass_on(self, stage: str, keys: Sequence[Key], after: str) -> tuple[int, int]:
         """Make these keys due in stage `after`, with the priorities they have in `stage`; returns what `ask` does."""
         added = again = 0
-        priorities = array_for_keys(
-            self._conn,
-            "SELECT json_group_array(json_array(key, priority)) FROM work WHERE source = ? AND stage = ? AND key IN ",
-            keys,
-            self._source,
-            stage,
-        )
-        for priority in sorted({each for _, each in priorities}):
-            more = self.ask(after, [key for key, each in priorities if each == priority], priority)
+        prioritised: dict[int, list[Key]] = {}
+        statement = "SELECT key, priority FROM work WHERE source = ? AND stage = ? AND key IN "
+        for key, priority in self._conn.rows_for_keys(statement, self._any(keys), self._source, stage):
+            prioritised.setdefault(priority, []).append(key)
+        for priority, some in sorted(prioritised.items()):
+            more = self.ask(after, some, priority)
             added, again = added + more[0], again + more[1]
         return added, again
 
     def forget(self, stage: str, keys: Sequence[Key]) -> int:
         """Take finished work out, and its failures; returns how much work there was."""
         where = "WHERE source = ? AND stage = ? AND key IN "
-        removed = for_keys(self._conn, f"DELETE FROM work {where}", keys, self._source, stage)
+        removed = self._for_keys(f"DELETE FROM work {where}", keys, stage)
         if self._conn.execute("SELECT 1 FROM failures LIMIT 1").fetchone():
-            for_keys(self._conn, f"DELETE FROM failures {where}", keys, self._source, stage)
+            self._for_keys(f"DELETE FROM failures {where}", keys, stage)
         return removed
+
+    def _for_keys(self, statement: str, keys: Sequence[Key], stage: str) -> int:
+        return self._conn.for_keys(statement, self._any(keys), self._source, stage)
+
+    def _any(self, keys: Sequence[Key]) -> list[Any]:
+        return [self._conn.any(key) for key in keys]
 
     def put_off(self, failure: Failure, now: int) -> int:
         """Keep the evidence and put off or park the work; returns 1 when there was such work, not parked."""
@@ -175,7 +177,7 @@ class Worklist:
                 failure.message,
                 self._source,
                 failure.stage,
-                failure.key,
+                self._conn.any(failure.key),
             ],
         ).rowcount
 
@@ -185,22 +187,30 @@ class Worklist:
         return self._conn.execute(
             "INSERT INTO work (source, stage, key, attempts, outcome, error) VALUES (?, ?, ?, ?, ?, ?)"
             " ON CONFLICT DO NOTHING",
-            [self._source, failure.stage, failure.key, failure.attempts, failure.outcome, failure.message],
-        ).rowcount
-
-    def _keep_evidence(self, failure: Failure, now: int) -> None:
-        self._conn.execute(
-            "INSERT OR REPLACE INTO failures (source, stage, key, outcome, message, status, body, attempts, failed_at)"
-            " VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?)",
             [
                 self._source,
                 failure.stage,
-                failure.key,
+                self._conn.any(failure.key),
+                failure.attempts,
                 failure.outcome,
                 failure.message,
-                failure.status,
-                failure.body,
-                failure.attempts,
-                now,
+            ],
+        ).rowcount
+
+    def _keep_evidence(self, failure: Failure, now: int) -> None:
+        self._conn.insert(
+            _EVIDENCE,
+            [
+                (
+                    self._source,
+                    failure.stage,
+                    failure.key,
+                    failure.outcome,
+                    failure.message,
+                    failure.status,
+                    failure.body,
+                    failure.attempts,
+                    now,
+                )
             ],
         )
