@@ -8,7 +8,6 @@ from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 from inspect import getattr_static
-from pathlib import Path
 from typing import Any, ClassVar
 from urllib.parse import urlsplit
 
@@ -50,13 +49,16 @@ from fetcher.model import (
     Table,
     Walk,
 )
+from fetcher.place import Place, PostgresUrl, place_of
 from fetcher.planning import survey
 from fetcher.settings import Settings, SourceOptions, load, login_of, secrets_of
 from fetcher.sources import Defaults, Source, find, is_source, of
 from fetcher.sources.rest import from_stored
 from fetcher.stop import Stop
-from fetcher.stores.file import description_of, options_of_last_run, origin_of, scopes_of, source_of
-from fetcher.stores.jobs import was_submitted_to
+from fetcher.stores.jobs import totals
+from fetcher.stores.mirror import MirrorStore
+from fetcher.stores.opening import open_store, peek_store, reading
+from fetcher.stores.origin import description_of, options_of_last_run, origin_of, scopes_of, source_of
 from fetcher.stores.sqlite import SqliteStore
 from fetcher.stores.texts import SOURCE as TEXTS
 from fetcher.stores.verify import Verdict
@@ -89,7 +91,7 @@ class Preview:
 
 def fetch(
     source: str = "pr0gramm",
-    db: str | Path | None = None,
+    db: str | Place | None = None,
     *,
     limit: int | None = None,
     order: Order = "newest",
@@ -116,7 +118,7 @@ def fetch(
 
 
 def retry(
-    db: str | Path | None = None,
+    db: str | Place | None = None,
     *,
     outcomes: Collection[Outcome | str] = (),
     keys: Collection[Key] = (),
@@ -135,11 +137,11 @@ def retry(
     Raises what `fetch` raises.
     """
     chosen = [Outcome(each) for each in outcomes]
-    path = Path(db) if db is not None else load(Settings, {}).db_path
+    path = place_of(db) if db is not None else load(Settings, {}).db_path
     run = _Run(limit, order, stop or Stop(), session, on_start, on_batch, on_progress)
     source = source_of(path)
     kind = kind_of(path)
-    if not scopes_of(path) and was_submitted_to(path):
+    if not scopes_of(path) and _was_submitted_to(path):
         raise ConfigurationError(
             f"{path} mirrors nothing, it holds what was submitted: POST /ingest/ID/retry of `fetcher serve` has it"
             " fetched again"
@@ -150,16 +152,16 @@ def retry(
     return _run(source, path, {**asked, **settings}, run, lambda store: store.unpark(chosen, keys) > 0)
 
 
-def verify(db: str | Path) -> Verdict:
+def verify(db: str | Place) -> Verdict:
     """Whether the database `db` is complete: all that was ever listed is there, and whole; asks the network nothing.
 
     Its texts, if there are any, are to be read and embedded too. Raises StoreError.
     """
-    path = Path(db)
+    path = place_of(db)
     return check(path, tables_of(path))
 
 
-def tables_of(db: Path) -> Sequence[Table]:
+def tables_of(db: Place) -> Sequence[Table]:
     """The tables of what the database `db` mirrors; none where it holds texts alone.
 
     Raises StoreError, ConfigurationError when it mirrors a source that is not installed.
@@ -167,21 +169,21 @@ def tables_of(db: Path) -> Sequence[Table]:
     return () if mirrors_nothing(db) else kind_of(db).tables
 
 
-def mirrors_nothing(db: Path) -> bool:
+def mirrors_nothing(db: Place) -> bool:
     """Whether the database `db` holds texts alone. Raises StoreError."""
     return source_of(db) == TEXTS
 
 
-def kind_of(db: str | Path) -> type[Source]:
+def kind_of(db: str | Place) -> type[Source]:
     """The source that the database `db` mirrors; a described one as it was when the database was last written.
 
     Raises StoreError, ConfigurationError when it is one that is not installed.
     """
-    name, stored = source_of(Path(db)), description_of(Path(db))
+    name, stored = source_of(place_of(db)), description_of(place_of(db))
     return find(name) if stored is None else from_stored(stored)
 
 
-def source_for(name: str, db: Path) -> type[Source]:
+def source_for(name: str, db: Place) -> type[Source]:
     """The source of that name, which may be one that the database alone knows. Raises ConfigurationError."""
     if not is_source(name):
         try:
@@ -207,10 +209,10 @@ class _Run:
 
 def _run(
     source: str,
-    db: str | Path | None,
+    db: str | Place | None,
     settings: Mapping[str, Any],
     run: _Run,
-    prepare: Callable[[SqliteStore], bool] = lambda _: True,
+    prepare: Callable[[MirrorStore], bool] = lambda _: True,
 ) -> Summary | None:
     """One run; None when `prepare` finds that there is nothing to do."""
     parts = Parts.make(source, db, settings, run.stop, run.session, limit=run.limit, order=run.order)
@@ -246,10 +248,15 @@ def _run(
         parts.close()
 
 
-def _ask_for_submitted(parts: Parts, store: SqliteStore) -> None:
+def _was_submitted_to(path: Place) -> bool:
+    with reading(path) as sql:
+        return totals(sql) is not None
+
+
+def _ask_for_submitted(parts: Parts, store: MirrorStore) -> None:
     """Ask for what was submitted to a service that has ended, and no listing may ever show: then it is due as any."""
     stage = parts.item_stage
-    if stage is None or not store.is_due(stage.name):
+    if stage is None or not isinstance(store, SqliteStore) or not store.is_due(stage.name):
         return
     log.warning("ids that were submitted to `fetcher serve` and have not ended are asked for first")
     listing = Unlisted(
@@ -266,7 +273,7 @@ def _ask_for_submitted(parts: Parts, store: SqliteStore) -> None:
 
 def preview(
     source: str = "pr0gramm",
-    db: str | Path | None = None,
+    db: str | Place | None = None,
     *,
     limit: int | None = None,
     order: Order = "newest",
@@ -275,7 +282,7 @@ def preview(
 ) -> Preview:
     """What `fetch` with these arguments would do; asks the API once and writes nothing."""
     parts = Parts.make(source, db, settings, Stop(), session, limit=limit, order=order)
-    store = SqliteStore.peek(parts.path, parts.source.name, parts.source.tables)
+    store = peek_store(parts.path, parts.source.name, parts.source.tables)
     try:
         universe = parts.listing.universe()
         anew = parts.plan.full and store is not None and not store.sweep().open
@@ -295,12 +302,12 @@ def _told(source: Source, start: Start) -> Start:
     return replace(start, text=of(source, "start_text")(start))
 
 
-def remaining(source: Source, client: Client, path: Path, universe: Interval | Mapping[Scope, Interval]) -> Start:
+def remaining(source: Source, client: Client, path: Place, universe: Interval | Mapping[Scope, Interval]) -> Start:
     """What a mirror of all of `universe` at `path` has still to list and to fetch; asks the API nothing.
 
     Raises StoreError.
     """
-    store = SqliteStore.peek(path, source.name, source.tables)
+    store = peek_store(path, source.name, source.tables)
     try:
         return survey(_Listing(source, client), store, Plan(), universe)[1]
     finally:
@@ -446,7 +453,7 @@ def made(kind: type[Source], options: Any) -> Source:
 SETTLING_TRIES = 3
 
 
-def _settled(source: Source, client: Client, path: Path) -> Source:
+def _settled(source: Source, client: Client, path: Place) -> Source:
     """The source with its tables known. Raises ConfigurationError, RemoteError, LoginError."""
     if of(source, "settled") is None:
         return source
@@ -524,7 +531,7 @@ class Parts:
     """What a run is put together from; `close` lets go of its connections."""
 
     settings: Settings
-    path: Path
+    path: Place
     source: Source
     stop: Stop
     governor: Governor
@@ -536,9 +543,9 @@ class Parts:
     stage: Stage
     item_stage: Stage | None
 
-    def open_store(self) -> SqliteStore:
+    def open_store(self) -> MirrorStore:
         """The database, open for writing; made where there is none. Raises StoreError, ConfigurationError."""
-        return SqliteStore.open(
+        return open_store(
             self.path,
             self.source.name,
             self.source.tables,
@@ -551,7 +558,7 @@ class Parts:
             allow_network=self.settings.allow_network_file_system,
         )
 
-    def learn_by(self, store: SqliteStore) -> None:
+    def learn_by(self, store: MirrorStore) -> None:
         """Go on with what `store` knows of the host, and have it written down what is learned."""
         if self.client is not None:
             host = urlsplit(self.base_url).netloc
@@ -567,7 +574,7 @@ class Parts:
     def make(
         cls,
         name: str,
-        db: str | Path | None,
+        db: str | Place | None,
         given: Mapping[str, Any],
         stop: Stop,
         session: requests.Session | None,
@@ -577,7 +584,7 @@ class Parts:
     ) -> Parts:
         """Put them together. Raises ConfigurationError, and what a source raises that has to ask the API first."""
         settings = load(Settings, {key: value for key, value in given.items() if key in Settings.model_fields})
-        path = Path(db) if db is not None else settings.db_path
+        path = place_of(db) if db is not None else settings.db_path
         kind = source_for(name, path)
         unknown = set(given) - set(Settings.model_fields) - set(kind.Options.model_fields)
         if unknown:
@@ -669,8 +676,10 @@ class Parts:
         )
 
 
-def kept_free(path: Path, most: int) -> int:
-    """How many bytes of the disk are left free: of a small disk not more than a small part."""
+def kept_free(path: Place, most: int) -> int:
+    """How many bytes of the disk are left free: of a small disk not more than a small part; of a server's, nothing."""
+    if isinstance(path, PostgresUrl):
+        return 0
     try:
         return min(most, int(shutil.disk_usage(path.absolute().parent).total * SMALL_PART))
     except OSError:
@@ -683,7 +692,7 @@ def hinted(settings: Settings, kind: type[Source]) -> Settings:
     return settings.model_copy(update=hints)
 
 
-def base_url_for(settings: Settings, path: Path, kind: type[Source]) -> str:
+def base_url_for(settings: Settings, path: Place, kind: type[Source]) -> str:
     """The address that a mirror at `path` is to be made from. Raises ConfigurationError when nobody has named one."""
     if kind.base_url is None:
         return ""
@@ -693,7 +702,7 @@ def base_url_for(settings: Settings, path: Path, kind: type[Source]) -> str:
     return found
 
 
-def remembered(kind: type[Source], options: SourceOptions, path: Path) -> SourceOptions:
+def remembered(kind: type[Source], options: SourceOptions, path: Place) -> SourceOptions:
     """The options, and in place of what nobody has named what the mirror at `path` was made with."""
     try:
         scopes = scopes_of(path)
@@ -706,12 +715,12 @@ def remembered(kind: type[Source], options: SourceOptions, path: Path) -> Source
             if name not in unset and getattr(options, name) != value:
                 raise ConfigurationError(
                     f"{path} mirrors {kind.name} with {name.upper()} {value!r}, not {getattr(options, name)!r}:"
-                    " name another file"
+                    " name another database"
                 )
     return options.model_copy(update={name: value for name, value in known.items() if name in unset})
 
 
-def _mirrored_from(path: Path, source: str) -> str | None:
+def _mirrored_from(path: Place, source: str) -> str | None:
     """The address that a database was mirrored from so far, so that nobody goes on with another host by forgetting."""
     try:
         name, base_url = origin_of(path)

@@ -91,10 +91,14 @@ class Table:
 
 @dataclass(frozen=True, slots=True)
 class View:
-    """A question that many will ask, ready in the database under `name`: `sql` is its SELECT."""
+    """A question that many will ask, ready in the database under `name`: `sql` is its SELECT.
+
+    Where that is in words which SQLite alone knows, `postgres` says the same in PostgreSQL's.
+    """
 
     name: str
     sql: str
+    postgres: str | None = None
 
 
 @dataclass(frozen=True, slots=True)

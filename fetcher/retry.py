@@ -4,13 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Callable, Collection, Mapping
 from dataclasses import replace
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import requests
 
 from fetcher import mirror
 from fetcher.model import Committed, Key, Order, Outcome, Progress, Start, Summary
+from fetcher.place import Place, file_of, place_of
 from fetcher.settings import Settings, load
 from fetcher.stop import Stop
 from fetcher.stores.texts import holds_texts
@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
 
 def retry(
-    db: str | Path | None = None,
+    db: str | Place | None = None,
     *,
     outcomes: Collection[Outcome | str] = (),
     keys: Collection[Key] = (),
@@ -42,7 +42,7 @@ def retry(
     what `fetch` raises.
     """
     stop = stop or Stop()
-    path = Path(db) if db is not None else load(Settings, {}).db_path
+    path = place_of(db) if db is not None else load(Settings, {}).db_path
     of_mirror, of_texts = shared_out(path, settings)
     summary: Summary | None = None
     if of_mirror is not None:
@@ -63,11 +63,11 @@ def retry(
         return summary
     from fetcher.texts import ingest
 
-    found = ingest.retry(path, outcomes=outcomes, keys=keys, stop=stop, **of_texts)
+    found = ingest.retry(file_of(path, "texts are kept"), outcomes=outcomes, keys=keys, stop=stop, **of_texts)
     return found if summary is None else replace(summary, texts=found)
 
 
-def shared_out(path: Path, settings: Mapping[str, Any]) -> tuple[dict[str, Any] | None, dict[str, Any] | None]:
+def shared_out(path: Place, settings: Mapping[str, Any]) -> tuple[dict[str, Any] | None, dict[str, Any] | None]:
     """What of the settings is for the mirror in a database, and what for its texts; None where it has no such.
 
     Raises StoreError.

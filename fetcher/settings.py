@@ -4,15 +4,16 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from pathlib import Path
-from typing import Any, Literal, Self, TypeVar
+from typing import Annotated, Any, Literal, Self, TypeVar
 
 from dotenv import dotenv_values
-from pydantic import Field, SecretStr, ValidationError, model_validator
+from pydantic import BeforeValidator, Field, SecretStr, ValidationError, model_validator
 from pydantic.fields import FieldInfo
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
 from fetcher._version import __version__
 from fetcher.errors import ConfigurationError
+from fetcher.place import Place, validated
 
 ENV_FILE = Path(".env")
 
@@ -36,14 +37,16 @@ class SourceOptions(BaseSettings):
 class Settings(BaseSettings):
     """How a mirror is made, whatever its source. Field names are the names in `.env`, in lower case."""
 
-    model_config = SettingsConfigDict(extra="ignore", env_ignore_empty=True, frozen=True)
+    model_config = SettingsConfigDict(extra="ignore", env_ignore_empty=True, frozen=True, arbitrary_types_allowed=True)
 
     api_base_url: str | None = option(
         None,
         "--base-url",
         "where the API is; default: where the database was mirrored from, else the source's own address",
     )
-    db_path: Path = option(Path("pr0gramm.db"), None, "the database, where no DB argument is given")
+    db_path: Annotated[Place, BeforeValidator(validated)] = option(
+        Path("pr0gramm.db"), None, "the database, where no DB argument is given: a file, or postgresql://…"
+    )
     allow_network_file_system: bool = option(
         False,
         "--allow-network-file-system",

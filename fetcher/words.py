@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from datetime import datetime
-from pathlib import Path
+
+from fetcher.place import Place
 
 
 def duration(seconds: float) -> str:
@@ -54,6 +55,6 @@ def said(thing: object) -> str:
     return "".join(each if each.isprintable() else ascii(each)[1:-1] for each in text[:300])
 
 
-def shown(path: Path) -> str:
+def shown(path: Place) -> str:
     """A path as text, whatever its bytes are."""
     return str(path).encode(errors="surrogateescape").decode(errors="replace")

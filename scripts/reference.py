@@ -30,6 +30,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 import fetcher
 from fetcher import errors
 from fetcher.cli import EXIT_CODES, cli
+from fetcher.place import Place
 from fetcher.service.settings import ServiceSettings
 from fetcher.settings import Settings
 from fetcher.sources import Defaults, Source, find, of, registry
@@ -143,7 +144,14 @@ def values(field: FieldInfo) -> str:
     limits = {
         name: getattr(each, name) for each in field.metadata for name in ("ge", "gt", "le") if hasattr(each, name)
     }
-    names = {int: "whole number", float: "number", bool: "`true` or `false`", Path: "path", SecretStr: "text, secret"}
+    names = {
+        int: "whole number",
+        float: "number",
+        bool: "`true` or `false`",
+        Path: "path",
+        Place: "path or URL",
+        SecretStr: "text, secret",
+    }
     name = names.get(kinds[0], "text")
     words = {"ge": "at least", "gt": "more than", "le": "at most"}
     bounds = [f"{words[limit]} {value:,}" for limit, value in limits.items()]

@@ -13,8 +13,12 @@ from contextlib import closing, contextmanager
 from pathlib import Path
 from typing import Any
 
+import psycopg
+
 from fetcher import Summary, fetch
+from fetcher.place import Place, PostgresUrl, is_url, place_of
 from fetcher.simulator import Answer, Simulator, World
+from fetcher.stores.postgres.connection import PostgresSql, adapted
 
 ROOT = Path(__file__).parent.parent
 
@@ -27,7 +31,7 @@ Rows = list[tuple[Any, ...]]
 # --- mirroring --------------------------------------------------------------------------------------
 
 
-def mirror(db: Path, simulator: Simulator, **settings: Any) -> Summary:
+def mirror(db: Place | str, simulator: Simulator, **settings: Any) -> Summary:
     """Mirror a simulator as fast as it answers; `settings` and arguments are those of `fetch`."""
     return fetch(db=db, **{"api_base_url": simulator.url, **FAST, **settings})
 
@@ -80,24 +84,40 @@ def _environment() -> dict[str, str]:
 # --- looking ----------------------------------------------------------------------------------------
 
 
-def query(db: Path, sql: str, *parameters: Any) -> Rows:
+def query(db: Place | str, sql: str, *parameters: Any) -> Rows:
     """The rows of a query."""
-    with closing(sqlite3.connect(f"{db.absolute().as_uri()}?mode=ro", uri=True, timeout=10)) as conn:
+    place = place_of(db)
+    if isinstance(place, PostgresUrl):
+        with psycopg.connect(place.secret) as conn:
+            adapted(conn)
+            return PostgresSql(conn).execute(sql, parameters).fetchall()
+    with closing(sqlite3.connect(f"{place.absolute().as_uri()}?mode=ro", uri=True, timeout=10)) as conn:
         return conn.execute(sql, parameters).fetchall()
 
 
-def column(db: Path, sql: str, *parameters: Any) -> list[Any]:
+def change(db: Place | str, sql: str, *parameters: Any) -> None:
+    """Change what is stored, as somebody with another program would."""
+    place = place_of(db)
+    if isinstance(place, PostgresUrl):
+        with psycopg.connect(place.secret) as conn:
+            PostgresSql(conn).execute(sql, parameters)
+        return
+    with closing(sqlite3.connect(place)) as conn, conn:
+        conn.execute(sql, parameters)
+
+
+def column(db: Place | str, sql: str, *parameters: Any) -> list[Any]:
     """The first column of a query."""
     return [row[0] for row in query(db, sql, *parameters)]
 
 
-def one(db: Path, sql: str, *parameters: Any) -> Any:
+def one(db: Place | str, sql: str, *parameters: Any) -> Any:
     """The one value of a query."""
     ((value,),) = query(db, sql, *parameters)
     return value
 
 
-def dump(db: Path) -> dict[str, Rows]:
+def dump(db: Place | str) -> dict[str, Rows]:
     """What two mirrors of one world agree on: all but `runs`, `sources`, `failures` and the `*_at` columns."""
     return {
         table: rows
@@ -106,11 +126,13 @@ def dump(db: Path) -> dict[str, Rows]:
     }
 
 
-def dump_all(db: Path, *, without_times: bool = False) -> dict[str, Rows]:
+def dump_all(db: Place | str, *, without_times: bool = False) -> dict[str, Rows]:
     """Every row of every table but SQLite's and sqlite-utils' own, in one order; of the search, where each word is.
 
     How the search stores that depends on the batches it came in.
     """
+    if is_url(db) or isinstance(db, PostgresUrl):
+        return _dump_of_postgres(db, without_times=without_times)
     found = {}
     tables = column(db, "SELECT name FROM sqlite_master WHERE type = 'table' ORDER BY name")
     for table in tables:
@@ -123,6 +145,24 @@ def dump_all(db: Path, *, without_times: bool = False) -> dict[str, Rows]:
         names = ", ".join(f'"{name}"' for name in columns if not (without_times and name.endswith("_at")))
         order = ", ".join(str(number + 1) for number in range(names.count(",") + 1))
         found[table] = query(db, f'SELECT {names} FROM "{table}" ORDER BY {order}')
+    return found
+
+
+def _dump_of_postgres(db: Place | str, *, without_times: bool) -> dict[str, Rows]:
+    found = {}
+    names: dict[str, list[str]] = {}
+    for table, name in query(
+        db,
+        "SELECT table_name::text, column_name::text FROM information_schema.columns JOIN information_schema.tables"
+        " USING (table_schema, table_name) WHERE table_schema = current_schema() AND table_type = 'BASE TABLE'"
+        " ORDER BY 1, 2",
+    ):
+        if table not in ("engines", "fetcher_migrations") and not (without_times and name.endswith("_at")):
+            names.setdefault(table, []).append(name)
+    for table, columns in names.items():
+        selected = ", ".join(f'"{name}"' for name in columns)
+        ordered = ", ".join(f'"{name}"::text COLLATE "C"' for name in columns)
+        found[table] = query(db, f'SELECT {selected} FROM "{table}" ORDER BY {ordered}')
     return found
 
 

@@ -10,13 +10,15 @@ import signal
 import socket
 import subprocess
 import tempfile
+import threading
 import time
 import warnings
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager, suppress
+from functools import partial
 from itertools import count
 from pathlib import Path
-from typing import Any
+from typing import Any, Self
 
 import psycopg
 
@@ -131,6 +133,13 @@ class PostgresServer:
             conn.execute(f"CREATE DATABASE {name}")
         return self.address(name)
 
+    def schema(self) -> str:
+        """The URL of a new schema in one database, which is made sooner than a database."""
+        name = f"mirror_{next(self._databases)}"
+        with psycopg.connect(self.address("postgres"), autocommit=True) as conn:
+            conn.execute(f"CREATE SCHEMA {name}")
+        return f"{self.address('postgres')}?options=-csearch_path%3D{name}"
+
 
 @contextmanager
 def postgres_server(folder: Path | None = None, **options: Any) -> Iterator[PostgresServer]:
@@ -142,6 +151,101 @@ def postgres_server(folder: Path | None = None, **options: Any) -> Iterator[Post
             yield server
         finally:
             server.kill()
+
+
+class Way:
+    """A way to a server that can be cut: a client that connects to `port` reaches it, until `cut` says otherwise.
+
+    `cut` sees each piece that a client sends, and its number; where it says `before` the piece is not passed on, and
+    the way is cut; where it says `after`, it is passed on and cut once the server has answered, and with `at once`
+    without waiting for that. A client that connects again reaches the server again.
+    """
+
+    def __init__(self, port: int, cut: Callable[[bytes, int], str | None] = lambda _, __: None) -> None:
+        self._to = port
+        self.cut = cut
+        self.sent = 0
+        self.cuts = 0
+        self._listener = socket.create_server(("127.0.0.1", 0))
+        self.port = int(self._listener.getsockname()[1])
+        self._open: list[socket.socket] = []
+        self._threads = [threading.Thread(target=self._accept, daemon=True)]
+        self._threads[0].start()
+
+    def through(self, url: str) -> str:
+        """The URL by this way."""
+        return url.replace(f":{self._to}/", f":{self.port}/")
+
+    def close(self) -> None:
+        """Let nobody through any more."""
+        _close(self._listener)
+        for each in self._open:
+            _close(each)
+        for thread in self._threads:
+            thread.join(5)
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    def _accept(self) -> None:
+        while True:
+            try:
+                client, _ = self._listener.accept()
+                server = socket.create_connection(("127.0.0.1", self._to))
+            except OSError:
+                if self._listener.fileno() < 0:
+                    return
+                _close(client)
+                continue
+            self._open += [client, server]
+            answered = threading.Event()
+            silent = threading.Event()
+            for call in (
+                partial(self._up, client, server, answered, silent),
+                partial(_down, server, client, answered, silent),
+            ):
+                thread = threading.Thread(target=call, daemon=True)
+                self._threads.append(thread)
+                thread.start()
+
+    def _up(
+        self, client: socket.socket, server: socket.socket, answered: threading.Event, silent: threading.Event
+    ) -> None:
+        with suppress(OSError):
+            while data := client.recv(65536):
+                self.sent += 1
+                how = self.cut(data, self.sent)
+                if how is None:
+                    server.sendall(data)
+                    continue
+                self.cuts += 1
+                silent.set()
+                if how != "before":
+                    answered.clear()
+                    server.sendall(data)
+                    if how == "after":
+                        answered.wait(5)
+                break
+        _close(client)
+        _close(server)
+
+
+def _down(server: socket.socket, client: socket.socket, answered: threading.Event, silent: threading.Event) -> None:
+    with suppress(OSError):
+        while data := server.recv(65536):
+            answered.set()
+            if not silent.is_set():
+                client.sendall(data)
+    _close(client)
+
+
+def _close(sock: socket.socket) -> None:
+    with suppress(OSError):
+        sock.shutdown(socket.SHUT_RDWR)
+    sock.close()
 
 
 def _free_port() -> int:

@@ -5,14 +5,15 @@ from __future__ import annotations
 import json
 import logging
 from dataclasses import asdict
-from pathlib import Path
 from typing import Any
 
 import click
 
+from fetcher.cli.database import DATABASE
 from fetcher.cli.report import plain
 from fetcher.cli.running import setting_options
 from fetcher.doctor import Finding, diagnose, exit_code
+from fetcher.place import Place
 
 DOCTOR_EXIT_CODES = """\b
 Exit codes, of the first of these that is bad:
@@ -28,14 +29,14 @@ _COLOURS = {"ok": "green", "note": "yellow", "bad": "red"}
 
 
 @click.command(epilog=DOCTOR_EXIT_CODES)
-@click.argument("db", required=False, type=click.Path(path_type=Path))
+@click.argument("db", required=False, type=DATABASE)
 @setting_options
 @click.option(
     "--source", default="pr0gramm", show_default=True, help="what a database that does not exist yet is to mirror"
 )
 @click.option("--offline", is_flag=True, help="ask the network nothing")
 @click.option("--json", "as_json", is_flag=True, help="everything as one JSON object")
-def doctor(db: Path | None, source: str, offline: bool, as_json: bool, **given: Any) -> int:
+def doctor(db: Place | None, source: str, offline: bool, as_json: bool, **given: Any) -> int:
     """Look at all that a mirror at DB (DB_PATH) needs: settings, API, login, clock, file system, disk, database; and
     say what to do about what is not in order.
 

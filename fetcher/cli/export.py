@@ -13,10 +13,12 @@ import click
 from tqdm import tqdm
 
 from fetcher.cli import EXIT_CODES
+from fetcher.cli.database import DATABASE
 from fetcher.cli.report import counted, duration, plain, size
 from fetcher.errors import Interrupted
 from fetcher.export import FORMATS, Exported
 from fetcher.export import export as run
+from fetcher.place import Place
 from fetcher.settings import Settings, load
 from fetcher.texts.settings import TextSettings
 from fetcher.words import shown
@@ -26,7 +28,7 @@ MOST_NAMED = 3
 
 
 @click.command(epilog=EXIT_CODES)
-@click.argument("db", type=click.Path(path_type=Path), required=False)
+@click.argument("db", type=DATABASE, required=False)
 @click.option(
     "--format", "format_", type=click.Choice(list(FORMATS)), default="ndjson", show_default=True, help="of the files"
 )
@@ -40,7 +42,7 @@ MOST_NAMED = 3
     "--json-column", "json_columns", multiple=True, metavar="COLUMN", help="holds JSON, which a view does not tell"
 )
 def export(
-    db: Path | None,
+    db: Place | None,
     format_: str,
     table: str | None,
     by: str | None,

@@ -5,20 +5,21 @@ from __future__ import annotations
 import json
 from dataclasses import asdict
 from datetime import datetime
-from pathlib import Path
 from typing import Any
 
 import click
 
+from fetcher.cli.database import DATABASE
 from fetcher.cli.report import plain
 from fetcher.cli.selection import selection_options
+from fetcher.place import Place
 from fetcher.settings import Settings, load
 from fetcher.stores.evidence import FailureRow
 from fetcher.stores.evidence import failures as read
 
 
 @click.command()
-@click.argument("db", required=False, type=click.Path(path_type=Path))
+@click.argument("db", required=False, type=DATABASE)
 @selection_options
 @click.option("--for-good", is_flag=True, help="only what is not tried again by itself")
 @click.option(
@@ -27,7 +28,7 @@ from fetcher.stores.evidence import failures as read
 @click.option("--body", is_flag=True, help="also what came instead of a good answer")
 @click.option("--json", "as_json", is_flag=True, help="everything as JSON lines, one for each")
 def failures(
-    db: Path | None,
+    db: Place | None,
     outcomes: tuple[str, ...],
     keys: tuple[int | str, ...],
     for_good: bool,

@@ -12,6 +12,7 @@ from fetcher.cli import EXIT_CODES
 from fetcher.cli.running import running_options, setting_options
 from fetcher.cli.stages import follow_stages, stage_options
 from fetcher.errors import ConfigurationError
+from fetcher.place import file_of
 from fetcher.texts.ingest import ingest as run
 from fetcher.texts.settings import TextSettings
 
@@ -38,7 +39,7 @@ def ingest(
     *roots, last = paths
     if not roots or not last:
         raise ConfigurationError("name what is to be read, and the database last: fetcher ingest PATH... DB")
-    db = Path(last)
+    db = file_of(last, "texts are kept")
     if db.is_dir():
         raise ConfigurationError(f"{db} is a folder: name the database last, fetcher ingest PATH... DB")
     return follow_stages(

@@ -9,7 +9,6 @@ import sys
 import time
 from collections.abc import Callable
 from dataclasses import asdict
-from pathlib import Path
 from types import TracebackType
 from typing import Any
 
@@ -17,10 +16,12 @@ import click
 from tqdm import tqdm
 
 from fetcher.model import Progress, Start, Summary
+from fetcher.place import Place, PostgresUrl
 from fetcher.settings import Settings
 from fetcher.sources import Source, of
 from fetcher.words import counted as counted
 from fetcher.words import duration as duration
+from fetcher.words import shown
 from fetcher.words import size as size
 
 _ID = "ID "
@@ -76,7 +77,7 @@ class Reporter:
     """Shows one run; a context manager, so that no bar is left behind."""
 
     def __init__(
-        self, settings: Settings, *, order: str, db: Path, json_lines: bool, position: Callable[[int], str]
+        self, settings: Settings, *, order: str, db: Place, json_lines: bool, position: Callable[[int], str]
     ) -> None:
         self._settings = settings
         self._position = position
@@ -189,10 +190,10 @@ def state_words(progress: Progress) -> str:
     return ", ".join(words)
 
 
-def summary_lines(summary: Summary, db: Path, start_from: int | None = None) -> list[str]:
+def summary_lines(summary: Summary, db: Place, start_from: int | None = None) -> list[str]:
     """The lines that a run ends with."""
     counts = summary.counts
-    shown = click.format_filename(db)
+    name = shown(db)
     pace = f" ({counts.stored / summary.seconds:,.1f}/s)" if summary.seconds else ""
     lines = [
         f"Stored {counted(counts.stored, 'item')} in {duration(summary.seconds)}{pace};"
@@ -211,8 +212,9 @@ def summary_lines(summary: Summary, db: Path, start_from: int | None = None) -> 
             f"This run was bound by START_FROM {start_from}, there it is complete: run without it for the rest"
         )
     elif summary.ended == "complete":
-        quoted = shlex.quote(f"./{shown}" if shown.startswith("-") else shown)
-        lines.append(f"{shown} is complete; run again to bring it up to date. Look into it: sqlite3 {quoted}")
+        quoted = shlex.quote(f"./{name}" if name.startswith("-") else name)
+        program = "psql" if isinstance(db, PostgresUrl) else "sqlite3"
+        lines.append(f"{name} is complete; run again to bring it up to date. Look into it: {program} {quoted}")
     return lines
 
 

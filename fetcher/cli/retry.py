@@ -3,16 +3,17 @@
 from __future__ import annotations
 
 from functools import partial
-from pathlib import Path
 from typing import Any
 
 import click
 
 from fetcher.cli import EXIT_CODES
+from fetcher.cli.database import DATABASE
 from fetcher.cli.running import follow, running_options, setting_options, settings_for
 from fetcher.cli.selection import selection_options
 from fetcher.mirror import kind_of
 from fetcher.mirror import retry as retry_mirror
+from fetcher.place import Place, file_of
 from fetcher.retry import shared_out
 from fetcher.texts.settings import TextSettings
 
@@ -20,14 +21,14 @@ _READING = ("parser", "domain", "category", "reader_processes", "chunk_size", "c
 
 
 @click.command(epilog=EXIT_CODES)
-@click.argument("db", required=False, type=click.Path(path_type=Path))
+@click.argument("db", required=False, type=DATABASE)
 @selection_options
 @setting_options
 @partial(setting_options, models=[TextSettings], without=_READING)
 @click.option("--limit", type=click.IntRange(min=1), metavar="N", help="end once N items' details are committed")
 @running_options
 def retry(
-    db: Path | None,
+    db: Place | None,
     outcomes: tuple[str, ...],
     keys: tuple[int | str, ...],
     limit: int | None,
@@ -58,7 +59,7 @@ def retry(
 
 
 def _of_texts(
-    path: Path,
+    path: Place,
     outcomes: tuple[str, ...],
     keys: tuple[int | str, ...],
     given: dict[str, Any],
@@ -70,6 +71,7 @@ def _of_texts(
     from fetcher.cli.stages import follow_stages
     from fetcher.texts.ingest import retry as retry_texts
 
-    call = partial(retry_texts, path, outcomes=outcomes, keys=keys)
-    summary = follow_stages(call, given, db=path, report=None, verbose=verbose, log_format=log_format)
+    file = file_of(path, "texts are kept")
+    call = partial(retry_texts, file, outcomes=outcomes, keys=keys)
+    summary = follow_stages(call, given, db=file, report=None, verbose=verbose, log_format=log_format)
     return [] if summary is None else [summary.exit_code]

@@ -18,6 +18,7 @@ from fetcher.cli.report import Reporter, place, start_logging
 from fetcher.errors import FetcherError, Interrupted
 from fetcher.mirror import source_for
 from fetcher.model import Order, Summary
+from fetcher.place import Place, place_of, without_secrets
 from fetcher.settings import ENV_FILE, Settings, further_arguments, load, options_of, unknown_keys
 from fetcher.sources import Source, is_source, registry
 from fetcher.stop import Stop, stop_on_signals
@@ -66,12 +67,12 @@ def running_options(command: F) -> F:
     )(command)
 
 
-def what_to_mirror(what: tuple[str, ...]) -> tuple[str, Path | None, dict[str, Any]]:
+def what_to_mirror(what: tuple[str, ...]) -> tuple[str, Place | None, dict[str, Any]]:
     """The source, the database, and the option of the source that takes all further arguments."""
     if len(what) == 1 and not is_source(what[0]):
-        return "pr0gramm", Path(what[0]), {}
+        return "pr0gramm", place_of(what[0]), {}
     source = what[0] if what else "pr0gramm"
-    db, more = Path(what[1]) if len(what) > 1 else None, what[2:]
+    db, more = place_of(what[1]) if len(what) > 1 else None, what[2:]
     if not more:
         return source, db, {}
     name = further_arguments(source_for(source, db or Path()).Options)
@@ -99,7 +100,7 @@ def follow(
     settings: Settings,
     *,
     source: type[Source],
-    db: Path,
+    db: Place,
     order: Order,
     log_format: str,
 ) -> Summary | None:
@@ -140,4 +141,5 @@ def spare_pandas() -> None:
 def same_command() -> str:
     """The command line as it was given."""
     as_module = Path(sys.argv[0]).name == "__main__.py"
-    return shlex.join([*([sys.executable, "-m", "fetcher"] if as_module else ["fetcher"]), *sys.argv[1:]])
+    program = [sys.executable, "-m", "fetcher"] if as_module else ["fetcher"]
+    return shlex.join([*program, *map(without_secrets, sys.argv[1:])])

@@ -8,13 +8,15 @@ import shutil
 import sys
 from collections.abc import Iterator
 from dataclasses import asdict
-from pathlib import Path
 from typing import Any
 
 import click
 
 from fetcher.cli import EXIT_CODES
+from fetcher.cli.database import DATABASE
+from fetcher.place import Place
 from fetcher.search import PRIVATE_MARKS, Hit, Mode, Search
+from fetcher.words import shown
 
 _OPEN, _CLOSE = PRIVATE_MARKS
 
@@ -23,7 +25,7 @@ MOST_LINES = 3
 
 
 @click.command(epilog=EXIT_CODES)
-@click.argument("db", type=click.Path(path_type=Path))
+@click.argument("db", type=DATABASE)
 @click.argument("words", nargs=-1, required=True)
 @click.option(
     "--mode",
@@ -36,7 +38,7 @@ MOST_LINES = 3
 @click.option("--embed-url", "embed_base_url", metavar="VALUE", help="where its API is  [EMBED_BASE_URL]")
 @click.option("--embed-model", metavar="VALUE", help="the model that the API is asked for  [EMBED_MODEL]")
 @click.option("--json", "as_json", is_flag=True, help="everything as one JSON list, words found in [brackets]")
-def search(db: Path, words: tuple[str, ...], limit: int, mode: Mode | None, as_json: bool, **given: Any) -> None:
+def search(db: Place, words: tuple[str, ...], limit: int, mode: Mode | None, as_json: bool, **given: Any) -> None:
     """Find what WORDS say in DB, best first: items by tags and comments, chunks by text and chapter.
 
     DB may be searched while it is written elsewhere. For words the query syntax of SQLite's FTS5 can be used: '"a
@@ -47,7 +49,7 @@ def search(db: Path, words: tuple[str, ...], limit: int, mode: Mode | None, as_j
     hits = finder.find(" ".join(words), limit, mode=mode, marks=("[", "]") if as_json else PRIVATE_MARKS)
     if not hits:
         lacks = "is near to" if mode == "vector" else "has"
-        click.echo(f"fetcher: nothing in {click.format_filename(db)} {lacks} these words", err=True)
+        click.echo(f"fetcher: nothing in {shown(db)} {lacks} these words", err=True)
     if as_json:
         click.echo(json.dumps([_plain(hit) for hit in hits]))
         return

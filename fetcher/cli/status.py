@@ -7,26 +7,27 @@ import time
 from collections.abc import Mapping
 from dataclasses import asdict
 from datetime import datetime
-from pathlib import Path
 
 import click
 
+from fetcher.cli.database import DATABASE
 from fetcher.cli.report import duration, size
 from fetcher.mirror import kind_of, mirrors_nothing
+from fetcher.place import Place
 from fetcher.settings import Settings, load
 from fetcher.sources import Source, of
 from fetcher.stores.overview import Overview, RunRow, overview
 from fetcher.stores.texts import SOURCE
 from fetcher.stores.texts_overview import StageState, TextsOverview, texts_overview
-from fetcher.words import counted, stretch
+from fetcher.words import counted, shown, stretch
 
 MOST_RANGES = 10
 
 
 @click.command()
-@click.argument("db", required=False, type=click.Path(path_type=Path))
+@click.argument("db", required=False, type=DATABASE)
 @click.option("--json", "as_json", is_flag=True, help="everything as one JSON object")
-def status(db: Path | None, as_json: bool) -> None:
+def status(db: Place | None, as_json: bool) -> None:
     """Show what DB (DB_PATH) holds: coverage, documents, counts, work left, last runs; live while a run goes on."""
     path = db or load(Settings, {}).db_path
     kind = None if mirrors_nothing(path) else kind_of(path)
@@ -36,13 +37,13 @@ def status(db: Path | None, as_json: bool) -> None:
         facts = asdict(found) if found is not None else {"source": SOURCE}
         click.echo(json.dumps({**facts, "texts": asdict(texts) if texts is not None else None}, default=str))
         return
-    shown = click.format_filename(path)
+    name = shown(path)
     lines = []
     if kind is not None and found is not None:
         address = f" ({found.base_url})" if found.base_url else ""
-        lines += [f"{shown}: mirror of {found.source}{address}, {size(found.bytes)}", *_lines(found, kind)]
+        lines += [f"{name}: mirror of {found.source}{address}, {size(found.bytes)}", *_lines(found, kind)]
     if texts is not None:
-        lines += [f"Texts of {shown}:" if lines else f"{shown}: texts, {size(texts.bytes)}", *_text_lines(texts)]
+        lines += [f"Texts of {name}:" if lines else f"{name}: texts, {size(texts.bytes)}", *_text_lines(texts)]
     for line in lines:
         click.echo(line)
 

@@ -16,10 +16,11 @@ from fetcher.cli.report import plain
 from fetcher.cli.running import setting_options, what_to_mirror
 from fetcher.envfile import Change, refuse_unwritable, set_values
 from fetcher.errors import ConfigurationError, Interrupted
+from fetcher.place import Place, place_of
 from fetcher.settings import ENV_FILE
 from fetcher.sources import is_source
 from fetcher.stop import Stop, stop_on_signals
-from fetcher.stores.file import source_of
+from fetcher.stores.origin import source_of
 from fetcher.tune import AT_MOST, MOST, MOST_ASKED, REQUESTS, Level, Outlook, Tuning
 from fetcher.tune import tune as measure
 
@@ -97,14 +98,14 @@ def tune(what: tuple[str, ...], most: int, requests: int, write: bool, as_json: 
     return found.exit_code
 
 
-def _split(what: tuple[str, ...]) -> tuple[str, Path | None, dict[str, Any]]:
+def _split(what: tuple[str, ...]) -> tuple[str, Place | None, dict[str, Any]]:
     """What `fetch` would make of it; a database alone tells its source.
 
     A misspelt source is no database that is yet to be made: it would have a host asked that nobody meant.
     """
     if len(what) == 1 and not is_source(what[0]):
-        db = Path(what[0])
-        if not db.exists():
+        db = place_of(what[0])
+        if isinstance(db, Path) and not db.exists():
             raise ConfigurationError(f"there is no source {what[0]!r}, and no database of that name")
         return source_of(db), db, {}
     return what_to_mirror(what)

@@ -7,19 +7,20 @@ import sys
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, replace
 from datetime import datetime
-from pathlib import Path
 from typing import Any
 
 import click
 
+from fetcher.cli.database import DATABASE
 from fetcher.cli.report import counted, plain
 from fetcher.mirror import kind_of, mirrors_nothing
+from fetcher.place import Place
 from fetcher.settings import Settings, load
 from fetcher.sources import of
 from fetcher.stores.texts_verify import TextsVerdict
 from fetcher.stores.verify import Verdict
 from fetcher.stores.verify import verify as check
-from fetcher.words import stretch
+from fetcher.words import shown, stretch
 
 MOST_SHOWN = 20
 
@@ -32,9 +33,9 @@ Exit codes:
 
 
 @click.command(epilog=VERIFY_EXIT_CODES)
-@click.argument("db", required=False, type=click.Path(path_type=Path))
+@click.argument("db", required=False, type=DATABASE)
 @click.option("--json", "as_json", is_flag=True, help="everything as one JSON object")
-def verify(db: Path | None, as_json: bool) -> int:
+def verify(db: Place | None, as_json: bool) -> int:
     """Check that DB (DB_PATH) is complete: covered without a hole, every item with its details or a tombstone, every
     document read and every chunk with its vector, no work left, and nothing in the file contradicting the rest. Asks
     the network nothing; reads the whole file.
@@ -58,7 +59,7 @@ def verify(db: Path | None, as_json: bool) -> int:
     if source is not None:
         lines += _lines(path, replace(verdict, texts=None), of(source, "position_text"), caveat)
     if verdict.texts is not None:
-        title = f"{'Texts of ' if lines else ''}{click.format_filename(path)}"
+        title = f"{'Texts of ' if lines else ''}{shown(path)}"
         lines += _text_lines(title, verdict.texts, () if lines else verdict.wrong)
     for line in lines:
         click.echo(line)
@@ -106,16 +107,16 @@ def _when(at: int) -> str:
     return datetime.fromtimestamp(at).strftime("%Y-%m-%d %H:%M:%S")
 
 
-def _lines(path: Path, verdict: Verdict, position: Callable[[int], str], caveat: str) -> list[str]:
-    shown = click.format_filename(path)
+def _lines(path: Place, verdict: Verdict, position: Callable[[int], str], caveat: str) -> list[str]:
+    name = shown(path)
     items = counted(verdict.items, "item") + (f", {verdict.gone:,} of them gone" if verdict.gone else "")
     if verdict.complete:
         assert verdict.as_of is not None
         return [
-            f"{shown}: {items}; complete as of {_when(verdict.as_of)}",
+            f"{name}: {items}; complete as of {_when(verdict.as_of)}",
             *([f"Which means: {caveat}"] if caveat else []),
         ]
-    lines = [f"{shown}: {items}; not complete"]
+    lines = [f"{name}: {items}; not complete"]
     if verdict.as_of is None:
         lines.append("Nothing was listed yet")
     holes = [f"scope {each.scope}: {stretch(position, each.lo, each.hi)}" for each in verdict.uncovered]

@@ -27,11 +27,13 @@ from fetcher.doctor.settings import (
 from fetcher.errors import ConfigurationError, Stopped, StoreError
 from fetcher.governor import Governor
 from fetcher.mirror import BYTES_AN_ITEM, base_url_for, kind_of, remaining, remembered
+from fetcher.place import Place, file_of
 from fetcher.settings import ENV_FILE, Settings, SourceOptions
 from fetcher.sources import Defaults, Source, find, of
 from fetcher.stop import Stop
-from fetcher.stores.file import description_of, is_new, source_of
+from fetcher.stores.file import is_new
 from fetcher.stores.health import Health, examine, is_begun
+from fetcher.stores.origin import description_of, source_of
 from fetcher.stores.texts import SOURCE as TEXTS
 from fetcher.texts.settings import TextSettings
 
@@ -42,7 +44,7 @@ _LEAST_SECRET = 6
 
 
 def diagnose(
-    db: str | Path | None = None,
+    db: str | Place | None = None,
     *,
     source: str = "pr0gramm",
     offline: bool = False,
@@ -56,7 +58,9 @@ def diagnose(
     `source` is where a database that does not exist yet is to be mirrored from. The API is asked twice at most, with
     `offline` never. `on_finding` hears of each finding as it is made. Raises nothing but Stopped.
     """
-    visit = _Visit(Path(db) if db is not None else None, source, settings, session, stop or Stop())
+    visit = _Visit(
+        file_of(db, "databases are examined") if db is not None else None, source, settings, session, stop or Stop()
+    )
     found = []
     for each in visit.findings(offline=offline):
         clean = Finding(each.what, each.level, visit.without_secrets(each.message), visit.without_secrets(each.remedy))
@@ -139,7 +143,7 @@ class _Visit:
         (loaded,), wrong = examine_values([Settings], self._given, ENV_FILE)
         assert isinstance(loaded, Settings)
         self._settings = loaded
-        self._path = self._db or loaded.db_path
+        self._path = self._db or file_of(loaded.db_path, "databases are examined")
         yield from wrong
         if self._mirrored() == TEXTS:
             self._texts_alone = True

@@ -16,6 +16,7 @@ from fetcher.export.names import Names
 from fetcher.export.reading import chunks_of, values_up_to
 from fetcher.export.replacement import Replacement, clear
 from fetcher.export.tables import chosen, chunks, with_vectors
+from fetcher.place import Place, file_of
 from fetcher.stop import Stop
 from fetcher.stores.file import connect_readonly, explained, interruptible
 
@@ -32,7 +33,7 @@ class Written:
 
 
 def export(
-    db: str | Path,
+    db: str | Place,
     out: str | Path | None = None,
     *,
     format: str = "ndjson",
@@ -66,7 +67,7 @@ def export(
         raise ConfigurationError("CSV has no place for vectors: take json, ndjson or parquet")
     if batch < 1:
         raise ConfigurationError(f"batch: must be at least 1, not {batch}")
-    path, stop = Path(db), stop or Stop()
+    path, stop = file_of(db, "rows are exported"), stop or Stop()
     with closing(connect_readonly(path)) as conn, explained(path):
         try:
             with interruptible(conn, stop.is_set):

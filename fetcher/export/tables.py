@@ -13,7 +13,7 @@ from fetcher.errors import ConfigurationError, StoreError
 from fetcher.model import Table
 from fetcher.sources import registry
 from fetcher.sources.rest import from_stored
-from fetcher.stores.file import description_of, source_of
+from fetcher.stores.origin import description_of, source_of
 
 Kind = Literal["integer", "real", "text", "blob", "any", "json", "vector", "rows"]
 _KINDS: dict[str, Kind] = {"INTEGER": "integer", "INT": "integer", "REAL": "real", "TEXT": "text", "BLOB": "blob"}

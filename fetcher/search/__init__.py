@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from pathlib import Path
 from typing import Any
 
 from fetcher.embedders import Embedder
+from fetcher.place import Place
 from fetcher.search.finder import Mode, Search
 from fetcher.search.hits import PRIVATE_MARKS, Hit
 
@@ -14,7 +14,7 @@ __all__ = ["PRIVATE_MARKS", "Hit", "Mode", "Search", "search"]
 
 
 def search(
-    db: str | Path,
+    db: str | Place,
     words: str,
     limit: int = 20,
     *,

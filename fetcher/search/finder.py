@@ -10,12 +10,12 @@ from collections.abc import Callable, Iterator, Mapping
 from contextlib import closing
 from importlib.util import find_spec
 from itertools import islice
-from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, cast
 
 from fetcher.embedders import Embedder, make
 from fetcher.errors import ConfigurationError, RemoteError, RequestFailed, StoreError
 from fetcher.model import Key
+from fetcher.place import Place, file_of
 from fetcher.search.fusion import Found, distinct, fused
 from fetcher.search.hits import Hit, Marks, lines_of, marked, sentence
 from fetcher.search.text import CHUNKS, ITEMS, Matches, matches, snippets
@@ -45,8 +45,8 @@ class Search:
     is not given comes from the environment and `.env`.
     """
 
-    def __init__(self, db: str | Path, embedder: Embedder | Callable[..., Any] | str | None = None, **settings: Any):
-        self._path = Path(db)
+    def __init__(self, db: str | Place, embedder: Embedder | Callable[..., Any] | str | None = None, **settings: Any):
+        self._path = file_of(db, "texts are searched")
         self._given = embedder
         self._settings = settings
         self._embedder: Embedder | None = None

@@ -17,7 +17,7 @@ from fetcher.search.fusion import Found, distinct, fused
 from fetcher.search.hits import PRIVATE_MARKS, WORDS
 from fetcher.sources import registry
 from fetcher.sources.rest import from_stored
-from fetcher.stores.file import description_of
+from fetcher.stores.origin import description_of
 
 ITEMS, CHUNKS = "search", "chunks_search"
 """The indexes: of a mirror's items, and of the chunks."""

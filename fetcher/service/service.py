@@ -15,6 +15,7 @@ from typing import Any
 from fetcher.errors import ConfigurationError
 from fetcher.mirror import Parts
 from fetcher.model import Committed, Table
+from fetcher.place import PostgresUrl
 from fetcher.service.dispatcher import Dispatcher
 from fetcher.service.engines import Engines, EngineState, Sample
 from fetcher.service.settings import ServiceSettings
@@ -25,6 +26,7 @@ from fetcher.stores.connections import Connections
 from fetcher.stores.database import Database
 from fetcher.stores.jobs import Backlog, Job, JobBatch, JobFailure, Retrying, Status, Triggered
 from fetcher.stores.schema import quoted
+from fetcher.stores.sqlite import SqliteStore
 
 log = logging.getLogger("fetcher")
 
@@ -74,7 +76,10 @@ class Service:
         if parts.item_stage is None or not parts.source.tables[0].is_numbered:
             raise ConfigurationError(f"--source: {self._name} cannot be asked for single items by their numbers")
         self._tables = parts.source.tables
+        if isinstance(parts.path, PostgresUrl):
+            raise ConfigurationError(f"{parts.path}: the service keeps its jobs in a file, and not on a server")
         store = parts.open_store()
+        assert isinstance(store, SqliteStore)
         self._closing.callback(store.close)
         store.remember(parts.options)
         self.path, self.base_url, self.source = parts.path, parts.base_url, parts.source.name

@@ -90,12 +90,19 @@ VIEWS = (
         " (SELECT json_group_array(tag) FROM (SELECT tag FROM tags WHERE item_id = items.id"
         " ORDER BY confidence DESC, tags.id)) AS tags,"
         " (SELECT count(*) FROM comments WHERE item_id = items.id) AS comments FROM items",
+        postgres="SELECT items.*,"
+        " (SELECT coalesce(json_agg(tag ORDER BY confidence DESC NULLS LAST, tags.id), '[]') FROM tags"
+        " WHERE item_id = items.id) AS tags,"
+        " (SELECT count(*) FROM comments WHERE item_id = items.id) AS comments FROM items",
     ),
     View(
         "recent",
         "SELECT id, datetime(created, 'unixepoch') AS created, user, up - down AS score, tags, comments, image"
         " FROM items_with_tags WHERE fetched_at IS NOT NULL AND gone_at IS NULL AND unlisted_at IS NULL"
         " ORDER BY id DESC LIMIT 100",
+        postgres="SELECT id, to_char(to_timestamp(created) AT TIME ZONE 'UTC', 'YYYY-MM-DD HH24:MI:SS') AS created,"
+        ' "user", up - down AS score, tags, comments, image FROM items_with_tags'
+        " WHERE fetched_at IS NOT NULL AND gone_at IS NULL AND unlisted_at IS NULL ORDER BY id DESC LIMIT 100",
     ),
 )
 _CREATED = [column.name for column in ITEMS.columns].index("created")

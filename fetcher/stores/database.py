@@ -11,13 +11,15 @@ from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager
 from functools import cached_property
 from pathlib import Path
-from typing import Self
+from typing import Self, TypeVar
 
 from fetcher.errors import Stopped, StoreError
 from fetcher.stores import file
 from fetcher.stores.bulk import SqliteSql
 from fetcher.stores.file import connect, connect_readonly, explained, lock
 from fetcher.stores.filesystem import refuse_network
+
+T = TypeVar("T")
 
 
 class Database:
@@ -79,6 +81,10 @@ class Database:
     def sql(self) -> SqliteSql:
         """The connection, as those see it that care for no database in particular."""
         return SqliteSql(self.conn)
+
+    def persist(self, do: Callable[[], T]) -> T:
+        """What `do` gives: a file is not lost on the way."""
+        return do()
 
     def explained(self) -> AbstractContextManager[None]:
         """Turn SQLite's errors into StoreErrors."""

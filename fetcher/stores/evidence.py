@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Collection
 from dataclasses import dataclass, replace
-from pathlib import Path
 
 from fetcher.model import Key
-from fetcher.stores.file import connect_readonly, explained
+from fetcher.place import Place
+from fetcher.stores.opening import reading
 from fetcher.stores.schema import marks
 from fetcher.stores.texts import place_of
 
@@ -35,7 +35,7 @@ class FailureRow:
 
 
 def failures(
-    path: Path,
+    path: Place,
     *,
     outcomes: Collection[str] = (),
     keys: Collection[Key] = (),
@@ -46,7 +46,6 @@ def failures(
 
     Raises StoreError.
     """
-    chosen: list[Key | str] = [*outcomes, *keys]
     where = ["source = (SELECT name FROM sources)"]
     if outcomes:
         where.append(f"failures.outcome IN ({marks(len(outcomes))})")
@@ -54,15 +53,11 @@ def failures(
         where.append(f"failures.key IN ({marks(len(keys))})")
     if parked:
         where.append("due_at IS NULL")
-    conn = connect_readonly(path)
-    try:
-        with explained(path):
-            rows = conn.execute(
-                "SELECT stage, key, failures.outcome, status, message, failures.attempts, failed_at, due_at, body"
-                f" FROM failures LEFT JOIN work USING (source, stage, key) WHERE {' AND '.join(where)}"
-                " ORDER BY failed_at DESC, stage, key LIMIT ?",
-                [*chosen, -1 if limit is None else limit],
-            ).fetchall()
-            return [replace(FailureRow(*row), where=place_of(conn, row[0], row[1])) for row in rows]
-    finally:
-        conn.close()
+    with reading(path) as sql:
+        rows = sql.execute(
+            "SELECT stage, key, failures.outcome, status, message, failures.attempts, failed_at, due_at, body"
+            f" FROM failures LEFT JOIN work USING (source, stage, key) WHERE {' AND '.join(where)}"
+            " ORDER BY failed_at DESC, stage, key LIMIT ?",
+            [*outcomes, *map(sql.any, keys), 2**62 if limit is None else limit],
+        ).fetchall()
+        return [replace(FailureRow(*row), where=place_of(sql, row[0], row[1])) for row in rows]

@@ -4,16 +4,13 @@ from __future__ import annotations
 
 import errno
 import fcntl
-import json
 import os
 import sqlite3
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
 
 from fetcher.errors import Stopped, StoreError
-from fetcher.model import Scope
 from fetcher.stores.migrations import APPLICATION_ID
 
 BUSY_SECONDS = 30
@@ -73,56 +70,6 @@ def _at_rest(path: Path) -> bool:
     """Whether nobody has a database open, in a folder in which we may not write."""
     beside = (path.with_name(f"{path.name}{end}") for end in ("-shm", "-wal", "-journal"))
     return not os.access(path.absolute().parent, os.W_OK) and not any(each.exists() for each in beside)
-
-
-def source_of(path: Path) -> str:
-    """The name of the source that a database mirrors. Raises StoreError."""
-    return origin_of(path)[0]
-
-
-def origin_of(path: Path) -> tuple[str, str]:
-    """The name of the source that a database mirrors, and the address it was mirrored from. Raises StoreError."""
-    row = _told_of_source(path, "name", "base_url")
-    if row is None:
-        raise StoreError(f"{path} is still empty: run `fetcher fetch`")
-    return str(row[0]), str(row[1])
-
-
-def description_of(path: Path) -> str | None:
-    """What the source of a database was made from; None where it is none, or there is no such database yet.
-
-    Raises StoreError.
-    """
-    row = None if is_new(path) else _told_of_source(path, "description")
-    return row[0] if row else None
-
-
-def options_of_last_run(path: Path) -> dict[str, Any]:
-    """What the last run asked of its source, in the words of its settings; empty where a database does not say.
-
-    Raises StoreError.
-    """
-    row = _told_of_source(path, "options")
-    return dict(json.loads(row[0])) if row and row[0] else {}
-
-
-def scopes_of(path: Path) -> list[Scope]:
-    """What any run was asked to cover; nothing where there is no such database yet. Raises StoreError."""
-    row = None if is_new(path) else _told_of_source(path, "scopes")
-    return json.loads(row[0]) if row and row[0] else []
-
-
-def _told_of_source(path: Path, *columns: str) -> tuple[Any, ...] | None:
-    """These columns of the one row of `sources`; None where there is none, or an older release made it without them."""
-    conn = connect_readonly(path)
-    try:
-        with explained(path):
-            known = {name for (name,) in conn.execute("SELECT name FROM pragma_table_info('sources')")}
-            asked = f"SELECT {', '.join(columns)} FROM sources"
-            row = conn.execute(asked).fetchone() if known.issuperset(columns) else None
-    finally:
-        conn.close()
-    return tuple(row) if row is not None else None
 
 
 def is_made(conn: sqlite3.Connection) -> bool:

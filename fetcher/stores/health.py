@@ -11,6 +11,7 @@ from pathlib import Path
 from fetcher.errors import StoreError
 from fetcher.model import Table
 from fetcher.stores import migrations
+from fetcher.stores.bulk import SqliteSql
 from fetcher.stores.file import connect_readonly, explained, is_made
 from fetcher.stores.overview import Overview, overview
 from fetcher.stores.schema import make_table, quoted
@@ -74,7 +75,7 @@ def examine(path: Path, tables: Sequence[Table], *, seconds: float = CHECK_SECON
             fits = not (behind or ahead or lacking)
             known = overview(path, tables) if fits and tables else None
             texts = texts_overview(path) if fits else None
-            holes = tuple(uncovered(conn, tables)) if known else ()
+            holes = tuple(uncovered(SqliteSql(conn), tables)) if known else ()
             (learned,) = conn.execute("SELECT learned FROM sources").fetchone() if fits else (None,)
             wal = Path(f"{path.resolve()}-wal")
             wal_bytes = wal.stat().st_size if wal.exists() else 0

@@ -11,15 +11,12 @@ import sqlite3
 import uuid
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import closing
 from dataclasses import dataclass, replace
-from pathlib import Path
 from typing import Any, Literal
 
 from fetcher.errors import FetcherError
 from fetcher.model import Failure, Key, Table
 from fetcher.stores.database import Database
-from fetcher.stores.file import connect_readonly, explained
 from fetcher.stores.schema import quoted
 from fetcher.stores.sql import Sql, Upsert
 from fetcher.stores.worklist import ITEM, Worklist
@@ -453,37 +450,31 @@ _OF_STATUS = {
 }
 
 
-def totals(conn: sqlite3.Connection) -> JobTotals | None:
+def totals(conn: Sql) -> JobTotals | None:
     """Those of all jobs; None where nothing was ever submitted."""
-    if not conn.execute("SELECT 1 FROM sqlite_master WHERE name = 'jobs'").fetchone():
+    if not conn.has("jobs"):
         return None  # An older database that is only looked at.
     row = conn.execute(
         "SELECT count(*), count(*) FILTER (WHERE finished_at IS NULL),"
-        " ifnull(sum(ids - stored - gone - failed - cancelled), 0), ifnull(sum(failed), 0),"
-        " max(ifnull(finished_at, created_at)) FROM jobs"
+        " coalesce(sum(ids - stored - gone - failed - cancelled), 0), coalesce(sum(failed), 0),"
+        " max(coalesce(finished_at, created_at)) FROM jobs"
     ).fetchone()
     return JobTotals(*row) if row[0] else None
 
 
-def was_submitted_to(path: Path) -> bool:
-    """Whether anything was ever submitted to the database there. Raises StoreError."""
-    with closing(connect_readonly(path)) as conn, explained(path):
-        return totals(conn) is not None
-
-
-def contradictions(conn: sqlite3.Connection) -> list[str]:
+def contradictions(conn: Sql) -> list[str]:
     """Where the tables of jobs do not agree with each other, or with the work that there is."""
     if totals(conn) is None:
         return []
+    key = conn.any_sql("job_work.key")
     (idle,) = conn.execute(
         "SELECT count(*) FROM job_work JOIN jobs ON jobs.number = job WHERE NOT EXISTS (SELECT 1 FROM work"
-        " WHERE work.source = jobs.source AND stage IN ('detail', 'item') AND work.key = job_work.key"
-        " AND due_at IS NOT NULL)"
+        f" WHERE work.source = jobs.source AND stage IN ('detail', 'item') AND work.key = {key} AND due_at IS NOT NULL)"
     ).fetchone()
     (miscounted,) = conn.execute(
         "SELECT count(*) FROM jobs JOIN (SELECT job, sum(size) AS a, sum(stored) AS b, sum(gone) AS c,"
-        " sum(failed) AS d, sum(cancelled) AS e, sum(status = 'yet_to_start') AS f, sum(status = 'triggered') AS g"
-        " FROM job_batches GROUP BY job) ON job = number"
+        " sum(failed) AS d, sum(cancelled) AS e, count(*) FILTER (WHERE status = 'yet_to_start') AS f,"
+        " count(*) FILTER (WHERE status = 'triggered') AS g FROM job_batches GROUP BY job) AS counted ON job = number"
         " WHERE (ids, stored, gone, failed, cancelled, waiting, triggered) != (a, b, c, d, e, f, g)"
     ).fetchone()
     return [

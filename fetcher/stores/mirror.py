@@ -6,9 +6,10 @@ import json
 from collections import Counter
 from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import partial, wraps
 from itertools import chain
 from operator import itemgetter
-from typing import Any, Protocol, cast
+from typing import Any, Concatenate, ParamSpec, Protocol, TypeVar, cast
 
 from fetcher.coverage import is_listed
 from fetcher.errors import ConfigurationError, StoreError
@@ -40,6 +41,9 @@ from fetcher.stores.schema import Statements, quoted
 from fetcher.stores.sql import Session, Sql, Upsert
 from fetcher.stores.worklist import ITEM, Worklist
 
+P = ParamSpec("P")
+T = TypeVar("T")
+
 LARGE = 10
 """A load is large when it fetches more than one part in so many of what is stored."""
 
@@ -55,6 +59,18 @@ class Sweep:
     number: int
     started_at: int
     open: bool
+
+
+def _persistent(
+    method: Callable[Concatenate[MirrorStore, P], T],
+) -> Callable[Concatenate[MirrorStore, P], T]:
+    """Done again when its database was lost on the way, before anything of it was written."""
+
+    @wraps(method)
+    def persisting(self: MirrorStore, /, *args: P.args, **more: P.kwargs) -> T:
+        return self._db.persist(partial(method, self, *args, **more))
+
+    return persisting
 
 
 class FullText(Protocol):
@@ -144,6 +160,7 @@ class MirrorStore:
 
     # --- reading --------------------------------------------------------------------------------
 
+    @_persistent
     def counts(self) -> StoreCounts:
         """Totals kept with each batch, so that nothing has to be counted."""
         with self._db.explained():
@@ -152,6 +169,7 @@ class MirrorStore:
             ).fetchone()
         return StoreCounts(*row) if row else StoreCounts()
 
+    @_persistent
     def sweep(self) -> Sweep:
         """The sweep that coverage is proven for."""
         with self._db.explained():
@@ -160,6 +178,7 @@ class MirrorStore:
             ).fetchone()
         return Sweep(row[0], row[1], row[2] is None) if row else Sweep(1, 0, True)
 
+    @_persistent
     def coverage(self, scopes: Sequence[Scope]) -> dict[Scope, list[Covered]]:
         """What the sweep has proven listed, ascending, for each of `scopes`."""
         found: dict[Scope, list[Covered]] = {scope: [] for scope in scopes}
@@ -170,6 +189,7 @@ class MirrorStore:
                 found[each.scope].append(each)
         return found
 
+    @_persistent
     def tokens(self) -> dict[Scope, str]:
         """What walks can go on from that an earlier run has begun and not ended."""
         with self._db.explained():
@@ -177,6 +197,7 @@ class MirrorStore:
                 return {}  # An older database that is only looked at.
             return dict(self._conn.execute("SELECT scope, token FROM walks WHERE source = ?", [self.source]).fetchall())
 
+    @_persistent
     def claim(
         self, stage: str, most: int, order: Order, bounds: Interval | None, skip: Collection[Key]
     ) -> tuple[list[Work], float | None]:
@@ -193,6 +214,7 @@ class MirrorStore:
         with self._db.explained():
             return self._work.is_due(stage)
 
+    @_persistent
     def learned(self, host: str) -> Learned | None:
         """What was written down about a host, None when there is nothing, or nothing that makes sense."""
         return self._runs.learned(host)
@@ -204,6 +226,7 @@ class MirrorStore:
         row = self._conn.execute("SELECT scopes FROM sources WHERE name = ?", [self.source]).fetchone()
         return list(decode(row[0])) if row and row[0] else []
 
+    @_persistent
     def begin_sweep(self, *, full: bool) -> Sweep:
         """The sweep to go on with: with `full` a new one, unless one is still open."""
         sweep = self.sweep()
@@ -217,6 +240,7 @@ class MirrorStore:
                 )
         return self.sweep()
 
+    @_persistent
     def end_sweep(self, scopes: Sequence[Scope]) -> None:
         """Close the sweep: all of `scopes` was listed and fetched in it, so what earlier ones proved is not needed.
 
@@ -230,6 +254,7 @@ class MirrorStore:
                 [int(self._clock()), self.source],
             )
 
+    @_persistent
     def known(self) -> Key | None:
         """An item whose details are stored, None when there is none yet."""
         with self._db.explained():
@@ -239,6 +264,7 @@ class MirrorStore:
                     return cast("Key", row[0])
         return None
 
+    @_persistent
     def unpark(self, outcomes: Collection[Outcome] = (), keys: Collection[Key] = ()) -> int:
         """Make what failed for good due again: all of it, or that of these outcomes and keys; returns how much it was.
 
@@ -258,6 +284,7 @@ class MirrorStore:
                     self._proofs.uncover_all()
         return len(chosen)
 
+    @_persistent
     def fetched(self, scopes: Sequence[Scope], most: int) -> list[Key]:
         """Some items of `scopes` whose details are stored and that are still there, the newest."""
         key, table = quoted(self._item.columns[0].name), quoted(self._item.name)
@@ -270,6 +297,7 @@ class MirrorStore:
             ).fetchall()
         return [row[0] for row in rows]
 
+    @_persistent
     def restore(self, scopes: Sequence[Scope], since: float) -> int:
         """Make items of `scopes` due again that were taken for gone at `since` (Unix time) or later; how many."""
         key, table = quoted(self._item.columns[0].name), quoted(self._item.name)
@@ -299,11 +327,13 @@ class MirrorStore:
         """Do now and then what keeps the database fit."""
         self._db.tend()
 
+    @_persistent
     def prepare_load(self, estimate: int) -> None:
         """Make ready for about `estimate` items: before a large load what would slow it down is dropped."""
         if estimate * LARGE > self.counts().fetched:
             self._indexes.drop()
 
+    @_persistent
     def finish_load(self) -> None:
         """Make what `prepare_load` may have dropped, now that all is fetched. Raises Stopped."""
         if self._stage == ITEM:
@@ -316,6 +346,7 @@ class MirrorStore:
             )
         self._indexes.make()
 
+    @_persistent
     def want(self, universe: Mapping[Scope, Interval]) -> None:
         """Write down what the run is to cover: which positions in each scope, besides what earlier runs were to."""
         with self._db.transaction():
@@ -331,11 +362,13 @@ class MirrorStore:
                 [json.dumps(scopes), json.dumps([(scope, *ends) for scope, ends in wanted.items()]), self.source],
             )
 
+    @_persistent
     def remember(self, options: Mapping[str, Any]) -> None:
         """Write down what was asked of the source, to be asked again by what goes on with the mirror."""
         with self._db.transaction():
             self._conn.execute("UPDATE sources SET options = ? WHERE name = ?", [json.dumps(options), self.source])
 
+    @_persistent
     def begin_run(self, plan: Plan) -> None:
         """Write down that a run begins; runs that died without a word are marked so."""
         self._runs.begin(plan)
@@ -344,11 +377,13 @@ class MirrorStore:
         """From now on, write down with the run's row what `ask` says is known of a host, when that has changed."""
         self._runs.learn(host, ask)
 
+    @_persistent
     def update_run(self, state: RunState) -> None:
         """Write down where the run stands."""
         with self._db.transaction():
             self._runs.write(state)
 
+    @_persistent
     def commit(self, batch: Batch, state: RunState) -> Committed:
         """Write a batch in one transaction. Rows that the database refuses make their key a failure, alone.
 

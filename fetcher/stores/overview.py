@@ -3,16 +3,16 @@
 from __future__ import annotations
 
 import os
-import sqlite3
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass
-from pathlib import Path
 
 from fetcher.model import Covered, Scope, Table
-from fetcher.stores.file import connect_readonly, explained
+from fetcher.place import Place
 from fetcher.stores.jobs import JobTotals, totals
-from fetcher.stores.schema import marks
+from fetcher.stores.opening import reading
+from fetcher.stores.schema import marks, quoted
+from fetcher.stores.sql import Sql
 from fetcher.stores.worklist import MIRROR_STAGES
 
 
@@ -88,31 +88,25 @@ class Overview:
 _RUN = 'pid, started_at, updated_at, ended_at, ended, message, pages, listed, stored, gone, failed, retries, requests, limited, "left", rate, paused_until, reason'  # noqa: E501
 
 
-def overview(path: Path, tables: Sequence[Table], *, runs: int = 5) -> Overview:
+def overview(path: Place, tables: Sequence[Table], *, runs: int = 5) -> Overview:
     """Read it; never scans the items. Raises StoreError."""
-    conn = connect_readonly(path)
-    try:
-        with explained(path):
-            conn.execute("BEGIN")
-            source, base_url, sweep, ended, items, fetched, work, parked = conn.execute(
-                "SELECT name, base_url, sweep, sweep_ended_at, items, fetched, work, parked FROM sources"
-            ).fetchone()
-            item = tables[0].name
-            (gone,) = conn.execute(f'SELECT count(*) FROM "{item}" WHERE gone_at IS NOT NULL').fetchone()
-            (unlisted,) = conn.execute(f'SELECT count(*) FROM "{item}" WHERE unlisted_at IS NOT NULL').fetchone()
-            by_outcome = conn.execute(
-                "SELECT outcome, due_at IS NULL, count(*) FROM work WHERE outcome IS NOT NULL"
-                f" AND stage IN {MIRROR_STAGES} GROUP BY 1, 2 ORDER BY 1"
-            ).fetchall()
-            coverage = conn.execute(
-                "SELECT scope, lo, hi, items, walked_at FROM coverage WHERE sweep = ? ORDER BY scope, lo DESC", [sweep]
-            ).fetchall()
-            has_walks = conn.execute("SELECT 1 FROM sqlite_master WHERE name = 'walks'").fetchone()
-            walks = conn.execute("SELECT scope, kept_at FROM walks ORDER BY 1").fetchall() if has_walks else []
-            submitted = totals(conn)
-            last, size = last_runs(conn, MIRROR_STAGES, runs), bytes_of(conn)
-    finally:
-        conn.close()
+    with reading(path, moment=True) as sql:
+        source, base_url, sweep, ended, items, fetched, work, parked = sql.execute(
+            "SELECT name, base_url, sweep, sweep_ended_at, items, fetched, work, parked FROM sources"
+        ).fetchone()
+        item = quoted(tables[0].name)
+        (gone,) = sql.execute(f"SELECT count(*) FROM {item} WHERE gone_at IS NOT NULL").fetchone()
+        (unlisted,) = sql.execute(f"SELECT count(*) FROM {item} WHERE unlisted_at IS NOT NULL").fetchone()
+        by_outcome = sql.execute(
+            "SELECT outcome, due_at IS NULL, count(*) FROM work WHERE outcome IS NOT NULL"
+            f" AND stage IN {MIRROR_STAGES} GROUP BY 1, 2 ORDER BY 1"
+        ).fetchall()
+        coverage = sql.execute(
+            "SELECT scope, lo, hi, items, walked_at FROM coverage WHERE sweep = ? ORDER BY scope, lo DESC", [sweep]
+        ).fetchall()
+        walks = sql.execute("SELECT scope, kept_at FROM walks ORDER BY 1").fetchall() if sql.has("walks") else []
+        submitted = totals(sql)
+        last, size = last_runs(sql, MIRROR_STAGES, runs), sql.bytes()
     return Overview(
         source=source,
         base_url=base_url,
@@ -134,22 +128,15 @@ def overview(path: Path, tables: Sequence[Table], *, runs: int = 5) -> Overview:
     )
 
 
-def last_runs(conn: sqlite3.Connection, stages: Sequence[str], most: int) -> tuple[RunRow, ...]:
+def last_runs(sql: Sql, stages: Sequence[str], most: int) -> tuple[RunRow, ...]:
     """The last runs of these stages, newest first."""
-    known = conn.execute("SELECT 1 FROM pragma_table_info('runs') WHERE name = 'stage'").fetchone()
     # An older release knew of mirrors alone.
-    stage = "stage" if known else "'detail'"
-    rows = conn.execute(
+    stage = "stage" if sql.has("runs", "stage") else "'detail'"
+    rows = sql.execute(
         f"SELECT id, {stage}, {_RUN} FROM runs WHERE {stage} IN ({marks(len(stages))}) ORDER BY id DESC LIMIT ?",
         [*stages, most],
     ).fetchall()
     return tuple(RunRow(*row) for row in rows)
-
-
-def bytes_of(conn: sqlite3.Connection) -> int:
-    """How large the file is."""
-    (pages,), (size,) = (conn.execute(f"PRAGMA page_{what}").fetchone() for what in ("count", "size"))
-    return int(pages) * int(size)
 
 
 def _alive(run: RunRow) -> bool:

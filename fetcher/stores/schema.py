@@ -12,7 +12,7 @@ _TYPES = {"integer": "INTEGER", "boolean": "INTEGER", "real": "REAL", "text": "T
 _OURS = "/* of fetcher */"
 """Marks a view that we may make anew: a view that its owner made under the same name is not ours to touch."""
 
-_LIFE = ("first_seen_at", "listed_at", "fetched_at", "unlisted_at", "gone_at")
+LIFE = ("first_seen_at", "listed_at", "fetched_at", "unlisted_at", "gone_at")
 
 
 def make_table(conn: sqlite3.Connection, table: Table, item: Table) -> None:
@@ -21,7 +21,7 @@ def make_table(conn: sqlite3.Connection, table: Table, item: Table) -> None:
     key_type = _TYPES[item.columns[0].type]
     if table.parent is None:
         if table is item:
-            columns |= dict.fromkeys(_LIFE, "INTEGER")
+            columns |= dict.fromkeys(LIFE, "INTEGER")
         key = f'PRIMARY KEY ("{table.columns[0].name}")'
         ending = "STRICT"
     else:

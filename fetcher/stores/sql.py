@@ -9,9 +9,11 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import Any, Protocol, TypeVar
 
 from fetcher.model import Key, Row
+
+T = TypeVar("T")
 
 
 @dataclass(frozen=True, slots=True)
@@ -134,6 +136,13 @@ class Session(Protocol):
 
     def transaction(self) -> AbstractContextManager[None]:
         """All that is written within it stands or falls together. Raises StoreError, and Stopped while it waits."""
+        ...
+
+    def persist(self, do: Callable[[], T]) -> T:
+        """What `do` gives, done again when the connection was lost before anything of it was written.
+
+        Raises StoreError, and Stopped while it waits.
+        """
         ...
 
     def explained(self) -> AbstractContextManager[None]:

@@ -10,10 +10,13 @@ from pathlib import Path
 
 from fetcher.errors import ConfigurationError
 from fetcher.model import Key, Outcome
+from fetcher.place import Place
 from fetcher.stores import migrations
 from fetcher.stores.bulk import SqliteSql, array, array_for_keys, for_keys
 from fetcher.stores.database import Database
-from fetcher.stores.file import connect_readonly, explained
+from fetcher.stores.file import explained
+from fetcher.stores.opening import reading
+from fetcher.stores.sql import Sql
 from fetcher.stores.worklist import Worklist
 
 STAGES = ("read", "read-items", "embed", "aggregate")
@@ -117,14 +120,10 @@ def has_texts(conn: sqlite3.Connection) -> bool:
     return conn.execute("SELECT 1 FROM sqlite_master WHERE name = 'chunks'").fetchone() is not None
 
 
-def holds_texts(path: Path) -> bool:
+def holds_texts(path: Place) -> bool:
     """Whether the database there has the tables of texts. Raises StoreError."""
-    conn = connect_readonly(path)
-    try:
-        with explained(path):
-            return has_texts(conn)
-    finally:
-        conn.close()
+    with reading(path) as sql:
+        return sql.has("chunks")
 
 
 def count(conn: sqlite3.Connection, source: str, stage: str, *, work: int = 0, parked: int = 0, done: int = 0) -> None:
@@ -308,7 +307,7 @@ def texts_of(conn: sqlite3.Connection, hashes: Sequence[str]) -> Mapping[str, st
     return {hash_: text for hash_, text in found if text is not None}
 
 
-def place_of(conn: sqlite3.Connection, stage: str, key: Key) -> str | None:
+def place_of(conn: sqlite3.Connection | Sql, stage: str, key: Key) -> str | None:
     """A place where a text stands that is known by its hash alone; None where a key says what it is."""
     if stage != "embed":
         return None

@@ -5,10 +5,11 @@ from __future__ import annotations
 import sqlite3
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from pathlib import Path
 
+from fetcher.place import Place, PostgresUrl
+from fetcher.stores.bulk import SqliteSql
 from fetcher.stores.file import connect_readonly, explained
-from fetcher.stores.overview import RunRow, bytes_of, last_runs
+from fetcher.stores.overview import RunRow, last_runs
 from fetcher.stores.schema import marks
 from fetcher.stores.texts import READS, STAGES, has_texts, recorded_model
 
@@ -69,8 +70,10 @@ class TextsOverview:
         return sum(each.work for each in self.stages if each.name in READS)
 
 
-def texts_overview(path: Path) -> TextsOverview | None:
+def texts_overview(path: Place) -> TextsOverview | None:
     """Read it; None where a database has no texts. Raises StoreError."""
+    if isinstance(path, PostgresUrl):
+        return None  # Texts are kept in SQLite alone.
     conn = connect_readonly(path)
     try:
         with explained(path):
@@ -102,8 +105,8 @@ def texts_overview(path: Path) -> TextsOverview | None:
                 model=model,
                 dimension=dimension,
                 stages=_stages(conn),
-                runs=last_runs(conn, STAGES, _RUNS),
-                bytes=bytes_of(conn),
+                runs=last_runs(SqliteSql(conn), STAGES, _RUNS),
+                bytes=SqliteSql(conn).bytes(),
             )
     finally:
         conn.close()

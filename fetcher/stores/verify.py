@@ -3,17 +3,17 @@
 from __future__ import annotations
 
 import json
-import sqlite3
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
-from pathlib import Path
 
 from fetcher.coverage import missing
 from fetcher.model import Interval, Key, Scope, Table
+from fetcher.place import Place
 from fetcher.stores.bulk import SqliteSql
-from fetcher.stores.file import connect_readonly, explained
 from fetcher.stores.jobs import contradictions, totals
+from fetcher.stores.opening import reading
 from fetcher.stores.schema import Statements, quoted
+from fetcher.stores.sql import Sql
 from fetcher.stores.texts import has_texts
 from fetcher.stores.texts_verify import TextsVerdict, check_texts
 from fetcher.stores.worklist import MIRROR_STAGES
@@ -77,21 +77,16 @@ class Verdict:
         )
 
 
-def verify(path: Path, tables: Sequence[Table], *, on_step: Callable[[str], None] = lambda _: None) -> Verdict:
+def verify(path: Place, tables: Sequence[Table], *, on_step: Callable[[str], None] = lambda _: None) -> Verdict:
     """Read the whole database and say whether it is complete; `on_step` hears what is being looked at.
 
     Where there are no `tables` nothing is mirrored. Raises StoreError.
     """
-    conn = connect_readonly(path)
-    try:
-        with explained(path):
-            conn.execute("BEGIN")
-            verdict = _Check(conn, tables).verdict(on_step) if tables else _NOTHING_MIRRORED
-            texts = check_texts(conn, on_step) if has_texts(conn) else None
-            on_step("the file")
-            damage = [f"SQLite: {line}" for (line,) in conn.execute("PRAGMA quick_check(20)") if line != "ok"]
-    finally:
-        conn.close()
+    with reading(path, moment=True) as sql:
+        verdict = _Check(sql, tables).verdict(on_step) if tables else _NOTHING_MIRRORED
+        texts = check_texts(sql.conn, on_step) if isinstance(sql, SqliteSql) and has_texts(sql.conn) else None
+        on_step("the file")
+        damage = sql.damage()
     as_of = verdict.as_of if tables or texts is None else texts.as_of
     return replace(verdict, as_of=as_of, wrong=(*verdict.wrong, *damage), texts=texts)
 
@@ -99,19 +94,19 @@ def verify(path: Path, tables: Sequence[Table], *, on_step: Callable[[str], None
 _NOTHING_MIRRORED = Verdict(0, 0, None, (), (), 0, (), 0, ())
 
 
-def uncovered(conn: sqlite3.Connection, tables: Sequence[Table]) -> list[Uncovered]:
+def uncovered(sql: Sql, tables: Sequence[Table]) -> list[Uncovered]:
     """The stretches of an open database that no listing has proven; reads few of its rows."""
-    return _Check(conn, tables).uncovered()
+    return _Check(sql, tables).uncovered()
 
 
 class _Check:
     """The questions asked of one database, within one read transaction."""
 
-    def __init__(self, conn: sqlite3.Connection, tables: Sequence[Table]) -> None:
+    def __init__(self, conn: Sql, tables: Sequence[Table]) -> None:
         self._conn = conn
         self._item = tables[0]
         self._children = [table for table in tables if table.parent is not None]
-        self._sql = Statements(SqliteSql(conn), self._item, {})
+        self._sql = Statements(conn, self._item, {})
         self._table, self._key = quoted(self._item.name), quoted(self._item.columns[0].name)
         self._sweep, scopes = conn.execute("SELECT sweep, scopes FROM sources").fetchone()
         self._scopes: list[Scope] = json.loads(scopes) if scopes else []
@@ -172,7 +167,7 @@ class _Check:
         found = []
         floors = {scope: lo for scope, lo, _ in self._wanted()}
         for scope in self._scopes:
-            rows = self._conn.execute("SELECT lo, hi FROM coverage WHERE scope = ?", [scope]).fetchall()
+            rows = self._conn.execute("SELECT lo, hi FROM coverage WHERE scope = ?", [self._conn.any(scope)]).fetchall()
             whole = Interval(min(lowest, floors.get(scope, lowest)), highest)
             holes = missing(whole, [Interval(*row) for row in rows])
             if rows and holes and holes[-1].hi == highest and not self._has_items(scope, holes[-1]):
@@ -184,20 +179,21 @@ class _Check:
         """What no sweep has proven of what runs were to cover, where positions are no keys of items."""
         found = []
         for scope, lo, hi in self._wanted():
-            rows = self._conn.execute("SELECT lo, hi FROM coverage WHERE scope = ?", [scope]).fetchall()
+            rows = self._conn.execute("SELECT lo, hi FROM coverage WHERE scope = ?", [self._conn.any(scope)]).fetchall()
             holes = missing(Interval(lo, hi), [Interval(*row) for row in rows])
             found += [Uncovered(scope, hole.lo, hole.hi) for hole in reversed(holes)]
         return found
 
     def _wanted(self) -> list[tuple[Scope, int, int]]:
         """From where to where runs were to cover each scope; nothing where an older release made the database."""
-        known = self._conn.execute("SELECT 1 FROM pragma_table_info('sources') WHERE name = 'wanted'").fetchone()
+        known = self._conn.has("sources", "wanted")
         row = self._conn.execute("SELECT wanted FROM sources").fetchone() if known else None
         return [(scope, lo, hi) for scope, lo, hi in json.loads(row[0])] if row and row[0] else []
 
     def _has_items(self, scope: Scope, within: Interval) -> bool:
+        in_scope = self._conn.condition(self._item.in_scope)
         row = self._conn.execute(
-            f"SELECT 1 FROM {self._table} WHERE {self._key} BETWEEN :lo AND :hi AND ({self._item.in_scope}) LIMIT 1",
+            f"SELECT 1 FROM {self._table} WHERE {self._key} BETWEEN :lo AND :hi AND ({in_scope}) LIMIT 1",
             {"lo": within.lo, "hi": within.hi, "scope": scope},
         ).fetchone()
         return row is not None
@@ -230,19 +226,22 @@ class _Check:
 
     def _search(self) -> list[str]:
         """Where full-text search has other items than have details; databases of older releases have none yet."""
-        if not self._conn.execute("SELECT 1 FROM sqlite_master WHERE name = 'search_docsize'").fetchone():
+        # One row for each item that is in it: SQLite keeps them beside the index.
+        table = next(filter(self._conn.has, ("search_docsize", "search")), None)
+        if table is None:
             return []
-        (there,) = self._conn.execute("SELECT count(*) FROM search_docsize").fetchone()
+        (there,) = self._conn.execute(f"SELECT count(*) FROM {table}").fetchone()
         (fetched,) = self._conn.execute("SELECT fetched FROM sources").fetchone()
         return [] if there == fetched else [f"search: {there:,} items are there, {fetched:,} have details"]
 
     def _orphans(self, table: Table) -> list[str]:
         """Rows that belong to no item, or to one whose details were never stored."""
         parent = quoted(table.parent or "")
+        key = self._conn.any_sql(f"child.{parent}")
         rows = self._conn.execute(
             f"SELECT DISTINCT child.{parent} FROM {quoted(table.name)} AS child LEFT JOIN {self._table} AS item"
             f" ON item.{self._key} = child.{parent} WHERE item.fetched_at IS NULL"
             # What comes in pieces has some rows before it has all.
-            f" AND NOT EXISTS (SELECT 1 FROM work WHERE {_OURS} AND work.key = child.{parent}) LIMIT 20"
+            f" AND NOT EXISTS (SELECT 1 FROM work WHERE {_OURS} AND work.key = {key}) LIMIT 20"
         ).fetchall()
         return [f"{table.name}: rows of {key}, which has no details" for (key,) in rows]

@@ -26,12 +26,14 @@ from fetcher.line import Line, Unlisted
 from fetcher.metrics import Latency
 from fetcher.mirror import kept_free, kind_of
 from fetcher.model import Key, Latencies, Outcome, Plan, Progress, Stage, Summary
+from fetcher.place import file_of
 from fetcher.settings import Settings, load
 from fetcher.sources.files.names import text_of
 from fetcher.stop import Stop
 from fetcher.stores.connections import Connections
 from fetcher.stores.database import Database
-from fetcher.stores.file import explained, source_of
+from fetcher.stores.file import explained
+from fetcher.stores.origin import source_of
 from fetcher.stores.stages import CategoryWriter, DocumentWriter, StageStore, VectorWriter, Writer
 from fetcher.stores.texts import (
     READS,
@@ -224,7 +226,7 @@ class _Run:
             raise ConfigurationError(f"no setting is called {', '.join(sorted(unknown))}")
         self._settings = load(Settings, {key: each for key, each in given.items() if key in Settings.model_fields})
         self._texts = load(TextSettings, {key: each for key, each in given.items() if key in TextSettings.model_fields})
-        self._path = Path(db) if db is not None else self._settings.db_path
+        self._path = file_of(self._settings.db_path if db is None else db, "texts are kept")
         self._out = Path(aggregate) if aggregate is not None else None
         self._stop = stop or Stop()
         self._on_progress = on_progress

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 from annotated_types import Le
@@ -19,10 +18,12 @@ from fetcher.doctor.sayings import saying
 from fetcher.errors import ConfigurationError, Interrupted, LoginError, RemoteError, RequestFailed, Stopped
 from fetcher.mirror import base_url_for, hinted, made, remembered, source_for
 from fetcher.model import Outcome
+from fetcher.place import Place, place_of
 from fetcher.settings import Settings, load, login_of
 from fetcher.sources import Source, of
 from fetcher.stop import Stop
-from fetcher.stores.file import description_of, kept_from_runs
+from fetcher.stores.opening import kept_from_runs
+from fetcher.stores.origin import description_of
 from fetcher.stores.sample import sample
 from fetcher.tune.levels import FEWEST, ROUNDS, Level, Measuring
 from fetcher.tune.meter import Meter, Refused
@@ -97,7 +98,7 @@ class Tuning:
 
 def tune(
     source: str = "pr0gramm",
-    db: str | Path | None = None,
+    db: str | Place | None = None,
     *,
     most: int = MOST,
     requests: int = REQUESTS,
@@ -134,7 +135,7 @@ class _Visit:
     def __init__(
         self,
         name: str,
-        db: str | Path | None,
+        db: str | Place | None,
         given: dict[str, Any],
         most: int,
         budget: int,
@@ -142,7 +143,7 @@ class _Visit:
         session: Session | None,
     ) -> None:
         settings = load(Settings, {key: value for key, value in given.items() if key in Settings.model_fields})
-        self.path = Path(db) if db is not None else settings.db_path
+        self.path = place_of(db) if db is not None else settings.db_path
         kind = source_for(name, self.path)
         unknown = set(given) - set(Settings.model_fields) - set(kind.Options.model_fields)
         if unknown:

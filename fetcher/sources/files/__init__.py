@@ -74,15 +74,23 @@ VIEWS = (
         " asset.value ->> '$.href' AS href, asset.value ->> '$.type' AS type, asset.value ->> '$.title' AS title,"
         " asset.value -> '$.roles' AS roles, asset.value AS json"
         " FROM items, json_each(items.json, '$.assets') AS asset",
+        postgres="SELECT items.file, items.number, items.id AS item, asset.key AS asset,"
+        " asset.value ->> 'href' AS href, asset.value ->> 'type' AS type, asset.value ->> 'title' AS title,"
+        " asset.value -> 'roles' AS roles, asset.value AS json FROM items CROSS JOIN LATERAL json_each(CASE"
+        " json_typeof(items.json -> 'assets') WHEN 'object' THEN items.json -> 'assets' ELSE '{}' END) AS asset",
     ),
     View(
         "collections",
         "SELECT id, json ->> '$.title' AS title, json ->> '$.license' AS license, json -> '$.extent' AS extent,"
         " file, number, json FROM items WHERE type = 'Collection'",
+        postgres="SELECT id, json ->> 'title' AS title, json ->> 'license' AS license, json -> 'extent' AS extent,"
+        " file, number, json FROM items WHERE type = 'Collection'",
     ),
     View(
         "duplicates",
         "SELECT collection, id, count(*) AS copies, json_group_array(file) AS files FROM items"
+        " WHERE id IS NOT NULL GROUP BY collection, id HAVING count(*) > 1",
+        postgres="SELECT collection, id, count(*) AS copies, json_agg(file) AS files FROM items"
         " WHERE id IS NOT NULL GROUP BY collection, id HAVING count(*) > 1",
     ),
 )

@@ -85,6 +85,15 @@ VIEWS = (
         " || ',\"assets\":{' || ifnull((SELECT group_concat(json_quote(assets.key) || ':' || asset) FROM assets"
         " WHERE item = items.key), '') || '}' || ifnull(',' || substr(extra, 2, length(extra) - 2), '') || '}' AS item"
         " FROM items",
+        postgres='SELECT key, collection, id, time, (\'{"type":"Feature"\''
+        " || coalesce(',\"stac_version\":' || to_json(stac_version)::text, '')"
+        " || coalesce(',\"stac_extensions\":' || stac_extensions::text, '')"
+        " || ',\"id\":' || to_json(id)::text || ',\"collection\":' || to_json(collection)::text"
+        " || ',\"geometry\":' || coalesce(geometry::text, 'null') || coalesce(',\"bbox\":' || bbox::text, '')"
+        " || ',\"properties\":' || properties::text || coalesce(',\"links\":' || links::text, '')"
+        " || ',\"assets\":{' || coalesce((SELECT string_agg(to_json(assets.key)::text || ':' || asset::text, ','"
+        " ORDER BY assets.key) FROM assets WHERE item = items.key), '') || '}'"
+        " || coalesce(',' || substr(extra::text, 2, length(extra::text) - 2), '') || '}')::json AS item FROM items",
     ),
     View(
         "per_collection",

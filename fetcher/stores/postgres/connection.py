@@ -1,0 +1,241 @@
+"""A PostgreSQL connection as the parts of a store see it: the shared SQL, and many rows by COPY."""
+
+from __future__ import annotations
+
+import re
+import struct
+from collections.abc import Iterable, Mapping, Sequence
+from functools import lru_cache
+from typing import Any, cast
+
+import psycopg
+from psycopg import adapt, errors
+from psycopg.types.json import Jsonb
+from psycopg.types.numeric import Int8Dumper
+from psycopg.types.string import TextLoader
+
+from fetcher.model import Key, Row
+from fetcher.stores.schema import quoted
+from fetcher.stores.sql import Cursor, Upsert
+
+REFUSED = (
+    psycopg.DataError,
+    psycopg.IntegrityError,
+    # What fits no index, or no column.
+    errors.ProgramLimitExceeded,
+    errors.DatatypeMismatch,
+    OverflowError,
+    UnicodeEncodeError,
+)
+"""What comes of a row that PostgreSQL cannot take."""
+
+LOST = (
+    errors.AdminShutdown,
+    errors.CrashShutdown,
+    errors.CannotConnectNow,
+    errors.DatabaseDropped,
+    errors.IdleSessionTimeout,
+)
+
+
+def is_lost(conn: psycopg.Connection[Any], error: BaseException) -> bool:
+    """Whether an error means that the server, or the way to it, is gone."""
+    return isinstance(error, LOST) or (isinstance(error, psycopg.Error) and (conn.closed or conn.broken))
+
+
+class _JsonLoader(adapt.Loader):
+    """A key: mostly a number, which needs no JSON parser."""
+
+    def load(self, data: bytes | bytearray | memoryview) -> Any:
+        text = bytes(data)
+        return int(text) if text.isdigit() else _decode(text)
+
+
+def _decode(text: bytes) -> Any:
+    from fetcher.stores.bulk import decode
+
+    return decode(text)
+
+
+def adapted(conn: psycopg.Connection[Any]) -> None:
+    """Numbers are of one size, so that a statement is planned once; JSON comes as the text that it was stored as."""
+    conn.adapters.register_dumper(int, Int8Dumper)
+    conn.adapters.register_loader("json", TextLoader)
+    conn.adapters.register_loader("jsonb", _JsonLoader)
+
+
+class PostgresSql:
+    """PostgreSQL's `Sql`. Columns for numbers as well as texts are `jsonb`, which sorts both."""
+
+    def __init__(self, conn: psycopg.Connection[Any]) -> None:
+        self.conn = conn
+        self._copied: dict[Upsert, _Copied] = {}
+        self._numbers: dict[Upsert, int] = {}
+        self._scope: str | None = None
+
+    def moved_to(self, conn: psycopg.Connection[Any]) -> None:
+        """From here on it is another connection to the same database."""
+        self.conn = conn
+        self.rolled_back()
+
+    def rolled_back(self) -> None:
+        """What the transaction made for itself is there no more."""
+        self._copied.clear()
+
+    def execute(self, statement: str, parameters: Any = (), /) -> Cursor:
+        """What one statement gives."""
+        if not parameters:
+            return cast("Cursor", self.conn.execute(_spoken(statement).replace("%%", "%")))
+        return cast("Cursor", self.conn.execute(_spoken(statement), parameters))
+
+    def executemany(self, statement: str, parameters: Iterable[Any], /) -> Cursor:
+        """One statement for each of many sets of parameters."""
+        cursor = self.conn.cursor()
+        cursor.executemany(_spoken(statement), list(parameters))
+        return cast("Cursor", cursor)
+
+    def insert(self, into: Upsert, rows: Sequence[Row]) -> int:
+        """Write many rows, by COPY into a temporary table and one INSERT from there; returns how many were written."""
+        if not rows:
+            return 0
+        copied = self._copied.get(into)
+        if copied is None:
+            number = self._numbers.setdefault(into, len(self._numbers))
+            copied = self._copied[into] = _Copied(self.conn, into, f"copied_{number}")
+        return copied.write(rows)
+
+    def for_keys(self, statement: str, keys: Sequence[Any], *values: Any) -> int:
+        """Execute a statement that ends in IN for many keys; returns how many rows it changed."""
+        return self._for_keys(statement, keys, values).rowcount if keys else 0
+
+    def rows_for_keys(self, statement: str, keys: Sequence[Any], *values: Any, then: str = "") -> Iterable[Any]:
+        """What a statement gives that ends in IN, but for `then`, for many keys."""
+        return self._for_keys(statement, keys, values, then) if keys else ()
+
+    def _for_keys(self, statement: str, keys: Sequence[Any], values: Sequence[Any], then: str = "") -> Cursor:
+        return self.execute(f"{statement.rstrip().removesuffix('IN')} = ANY(?) {then}", [*values, list(keys)])
+
+    def select(self, *columns: str) -> str:
+        """The beginning of a statement for `array`: SELECT with these columns."""
+        return f"SELECT {', '.join(columns)}"
+
+    def array(self, statement: str, parameters: Any = ()) -> list[Any]:
+        """What `select` gives in a go."""
+        return _listed(self.execute(statement, parameters))
+
+    def array_for_keys(self, statement: str, keys: Sequence[Any]) -> list[Any]:
+        """What `select` gives, of a statement that ends in IN, for many keys."""
+        return _listed(self._for_keys(statement, keys, ())) if keys else []
+
+    def any(self, value: Key) -> Jsonb:
+        """A value for a column that holds numbers as well as texts."""
+        return Jsonb(value)
+
+    def any_sql(self, expression: str) -> str:
+        """An expression, to be compared with such a column."""
+        return f"to_jsonb({expression})"
+
+    def condition(self, of_source: str) -> str:
+        """A condition that a source declares, where SQLite has other words for it."""
+        return "true" if of_source.strip() == "1" else _FUNCTIONS.sub(lambda found: _NAMES[found[1].lower()], of_source)
+
+    def join_coverage(self) -> str:
+        """What joins `coverage` as `covered`; its scope is a number or a text, as all of them are."""
+        if self._scope is None:
+            row = self.execute("SELECT scope FROM coverage LIMIT 1").fetchone()
+            self._scope = None if row is None else "::bigint" if isinstance(row[0], int) else ""
+        columns = f"source, sweep, lo, hi, (scope #>> '{{}}'){self._scope or ''} AS scope"
+        return f"JOIN (SELECT {columns} FROM coverage) AS covered"
+
+    def has(self, table: str, column: str | None = None) -> bool:
+        """Whether there is a table or view, or a column of it."""
+        found = self.execute(
+            "SELECT 1 FROM pg_attribute WHERE attrelid = to_regclass(?) AND attnum > 0 AND NOT attisdropped"
+            f"{'' if column is None else ' AND attname = ?'} LIMIT 1",
+            [quoted(table), *([] if column is None else [column])],
+        )
+        return found.fetchone() is not None
+
+    def bytes(self) -> int:
+        """How large the database is."""
+        return int(self.execute("SELECT pg_database_size(current_database())").fetchone()[0])
+
+    def damage(self) -> list[str]:
+        """Nothing: the server looks after its files."""
+        return []
+
+
+class _Copied:
+    """The way of rows into one table: COPY into a temporary table that is empty between statements, then an INSERT."""
+
+    def __init__(self, conn: psycopg.Connection[Any], into: Upsert, name: str) -> None:
+        columns = ", ".join(map(quoted, into.columns))
+        types = dict(
+            conn.execute(
+                "SELECT attname, format_type(atttypid, NULL) FROM pg_attribute"
+                " WHERE attrelid = %s::regclass AND attnum > 0 AND NOT attisdropped",
+                [quoted(into.table)],
+            ).fetchall()
+        )
+        self._conn = conn
+        # JSON comes as text, which is what it is on the wire.
+        self._types = ["text" if types[name] == "json" else types[name] for name in into.columns]
+        self._key = [into.columns.index(name) for name in into.key]
+        self._copy = f"COPY pg_temp.{name} ({columns}) FROM STDIN (FORMAT BINARY)"
+        changes = into.changes
+        if changes is None:
+            changes = ", ".join(
+                f"{quoted(each)} = excluded.{quoted(each)}" for each in into.columns if each not in into.key
+            )
+        then = f"UPDATE SET {changes}" if changes else "NOTHING"
+        self._insert = (
+            f"WITH taken AS (DELETE FROM pg_temp.{name} RETURNING *)"
+            f" INSERT INTO {quoted(into.table)} ({columns}) SELECT {columns} FROM taken"
+            f" ON CONFLICT ({', '.join(map(quoted, into.key))}) DO {then}"
+        )
+        declared = ", ".join(f"{quoted(each)} {types[each]}" for each in into.columns)
+        conn.execute(f"CREATE TEMPORARY TABLE IF NOT EXISTS {name} ({declared}) ON COMMIT DELETE ROWS")
+
+    def write(self, rows: Sequence[Row]) -> int:
+        # One INSERT cannot write a row twice: of several with one key the last is kept, as if they came one by one.
+        if len(rows) > 1:
+            rows = list({tuple([row[at] for at in self._key]): row for row in rows}.values())
+        with self._conn.cursor() as cursor:
+            with cursor.copy(self._copy) as copy:
+                copy.set_types(self._types)
+                try:
+                    for row in rows:
+                        copy.write_row(row)
+                except (TypeError, AttributeError, struct.error) as error:
+                    raise psycopg.DataError(f"a value is of another type than its column: {error}") from None
+            cursor.execute(self._insert)
+            return cursor.rowcount
+
+
+_NAMES: Mapping[str, str] = {"instr": "strpos", "ifnull": "coalesce"}
+_FUNCTIONS = re.compile(rf"\b({'|'.join(_NAMES)})(?=\s*\()", re.IGNORECASE)
+_TOKENS = re.compile(r"""'(?:[^']|'')*'|"(?:[^"]|"")*"|%|::|\?|:(\w+)""")
+
+
+@lru_cache(1024)
+def _spoken(statement: str) -> str:
+    """A statement with its parameters named as psycopg wants them."""
+
+    def each(found: re.Match[str]) -> str:
+        text = found[0]
+        if text == "?":
+            return "%s"
+        return f"%({found[1]})s" if found[1] else text.replace("%", "%%")
+
+    return _TOKENS.sub(each, statement)
+
+
+def _listed(rows: Any) -> list[Any]:
+    found = rows.fetchall()
+    return [row[0] for row in found] if found and len(found[0]) == 1 else [list(row) for row in found]
+
+
+def one_line(error: BaseException, secret: str = "") -> str:
+    """What an error of the server's says, in one line, without a password."""
+    text = " ".join(str(error).split()) or type(error).__name__
+    return text.replace(secret, "…") if secret else text
