@@ -217,6 +217,22 @@ def test_a_report_is_written_and_the_end_is_told_even_if_it_cannot_be(say: Run) 
     assert json.loads(Path("r.json").read_text())["documents"] == 1
 
 
+def test_the_end_says_which_share_of_the_calls_went_wrong(say: Run) -> None:
+    with Simulator(EmbeddingsWorld(dimension=16)) as simulator:
+        words = ["--embedder", "openai", "--embed-url", simulator.url, "--report", "r.json"]
+        _, said = say("ingest", text("a.txt", "unembeddable"), "t.db", *words)
+    # Of the two calls the first only asks whether the API works.
+    embed = json.loads(Path("r.json").read_text())["stages"]["embed"]
+    assert (embed["calls"], embed["errors"], embed["error_rate"]) == (2, 1, 0.5)
+    heads, _, row, *_ = said[said.index("stage ") :].splitlines()
+    assert dict(zip(heads.split()[-4:], row.split()[-4:], strict=True)) == {
+        "refused": "0",
+        "failed": "1",
+        "errors": "50.0%",
+        "busy": row.split()[-1],
+    }
+
+
 # --- what is loaded ------------------------------------------------------------------------------------
 
 

@@ -22,7 +22,7 @@ from fetcher.cli.report import LINE_SECONDS, json_line
 from fetcher.cli.running import F, same_command, settings_for, spare_pandas
 from fetcher.errors import ConfigurationError, FetcherError, Interrupted
 from fetcher.metrics import QUANTILES, quantile
-from fetcher.model import Latencies, Progress
+from fetcher.model import Latencies, Outcome, Progress
 from fetcher.settings import ENV_FILE, unknown_keys
 from fetcher.stop import Stop, stop_on_signals
 from fetcher.stores.texts import STAGES
@@ -95,6 +95,7 @@ def metrics(progress: TextProgress) -> dict[str, dict[str, Any]]:
             **_latencies(writes.latencies),
             "refused": 0,
             "errors": 0,
+            "error_rate": 0.0,
             "busy": round(min(1.0, writes.latencies.seconds / progress.seconds), 3) if progress.seconds else 0.0,
         }
     order = (*(name for name in STAGES if name != "aggregate"), "write", "aggregate")
@@ -103,15 +104,18 @@ def metrics(progress: TextProgress) -> dict[str, dict[str, Any]]:
 
 def _metrics(progress: Progress, busy: float) -> dict[str, Any]:
     traffic, counts = progress.traffic, progress.counts
+    calls = sum(traffic.outcomes.values())
+    in_vain = calls - sum(traffic.outcomes.get(each, 0) for each in (Outcome.OK, Outcome.GONE))
     return {
         "count": counts.stored,
         "rows": counts.rows,
-        "calls": sum(traffic.outcomes.values()),
+        "calls": calls,
         "seconds": round(progress.seconds, 3),
         "throughput": _per_second(counts.stored, progress.seconds),
         **_latencies(traffic.latencies),
         "refused": traffic.limited,
         "errors": counts.failed,
+        "error_rate": round(in_vain / calls, 4) if calls else 0.0,
         "retries": counts.retries,
         "busy": round(busy, 3),
         "in_flight_at_most": traffic.gate,
@@ -221,15 +225,16 @@ def _closing(summary: TextSummary, stages: Mapping[str, Mapping[str, Any]], db: 
     if "aggregate" in stages:
         yield f"Wrote {counted(summary.files, 'file')} anew, {summary.unchanged:,} did not change"
     if stages:
-        heads = "".join(f"{each:>9}" for each in ("done", "per s", "mean s", "p50 s", "p99 s", "refused"))
-        yield f"{'stage':<11}{heads}{'failed':>8}{'busy':>6}"
+        counts = "".join(f"{each:>9}" for each in ("done", "per s"))
+        times = "".join(f"{each:>7}" for each in ("mean s", "p50 s", "p99 s"))
+        yield f"{'stage':<11}{counts}{times}{'refused':>9}{'failed':>8}{'errors':>8}{'busy':>6}"
     for name, each in stages.items():
         times = "".join(
-            f"{'-' if each[key] is None else format(each[key], '.3f'):>9}"
+            f"{'-' if each[key] is None else format(each[key], '.3f'):>7}"
             for key in ("latency_mean", "latency_p50", "latency_p99")
         )
         told = f"{each['count']:>9,}{each['throughput']:>9,.1f}{times}{each['refused']:>9,}{each['errors']:>8,}"
-        told += f"{each['busy']:>6.0%}"
+        told += f"{each['error_rate']:>8.1%}{each['busy']:>6.0%}"
         yield f"{name:<11}{told}"
     shown = click.format_filename(db)
     if summary.parked:
