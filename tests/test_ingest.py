@@ -399,6 +399,7 @@ def test_the_model_is_written_down_with_the_first_vectors_whatever_went_wrong_be
     [
         ({"embed_batch_size": 0}, "EMBED_BATCH_SIZE"),
         ({"max_embed_concurrency": 99}, "MAX_EMBED_CONCURRENCY"),
+        ({"embed_model": ""}, "EMBED_MODEL"),
         ({"chunk_overlap": 900}, "CHUNK_OVERLAP"),
         ({"embedder": "nothing"}, "module:function"),
         ({"parser": "no_such_module:parse"}, "no_such_module"),

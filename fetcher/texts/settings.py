@@ -40,7 +40,9 @@ class TextSettings(SourceOptions):
     embed_base_url: str = option(
         "https://api.openai.com/v1", "--embed-url", "where the API is; /embeddings comes after it"
     )
-    embed_model: str = option("text-embedding-3-small", "--embed-model", "the model that the API is asked for")
+    embed_model: str = option(
+        "text-embedding-3-small", "--embed-model", "the model that the API is asked for", min_length=1
+    )
     embed_api_key: SecretStr | None = option(None, None, "the key of that API")
     embed_encoding: Literal["base64", "float"] = option(
         "base64", None, "how vectors come: base64, or float where the API knows no other"
