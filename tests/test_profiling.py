@@ -174,6 +174,30 @@ def test_what_is_not_installed_is_named_in_one_line(
     assert capsys.readouterr().err == "benchmark_ingest.py needs no_such_library: pip install -e '.[profile]'\n"
 
 
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        ("--windows 0", "--windows: 0 is no number from 1 on"),
+        ("--files -3", "--files: -3 is no number from 1 on"),
+        ("--latency inf", "--latency: inf is no number from 0 on"),
+        ("--items many", "--items: many is no number from 1 on"),
+    ],
+)
+def test_a_size_that_is_none_is_said_before_anything_is_measured(
+    words: str, said: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    with pytest.raises(SystemExit) as ended:
+        benchmark_ingest.main(words.split())
+    assert ended.value.code == 2
+    assert f"error: argument {said}\n" in capsys.readouterr().err
+
+
+def test_results_that_are_not_there_are_not_merged(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(benchmark_ingest, "missing", list)
+    with pytest.raises(benchmark_ingest.Wrong, match=r"--merge .*: no benchmark_results\.json of ours"):
+        benchmark_ingest.main(["--merge", str(tmp_path), "--results", str(tmp_path / "to")])
+
+
 def test_contestants_that_bring_other_items_make_the_figures_worthless() -> None:
     one, other = (Case("api", CASE, strategy, 1, "none.py", ()) for strategy in (PLAIN, FETCHER))
     same({one: [{"items": 3, "digest": "a"}], other: [{"items": 3, "digest": "a"}]})

@@ -207,9 +207,12 @@ def arguments(words: Sequence[str]) -> tuple[argparse.Namespace, Sizes]:
     for name, usual in asdict(Sizes()).items():
         many = isinstance(usual, tuple)
         kind = float if isinstance(usual, float) else int
+        least = 0 if name in ("broken", "latency") else 1
         told = " ".join(map(str, usual)) if many else usual
         option = "--" + name.replace("_", "-")
-        parser.add_argument(option, type=kind, nargs="+" if many else None, metavar="N", help=f"({told})")
+        parser.add_argument(
+            option, type=partial(number, kind, least), nargs="+" if many else None, metavar="N", help=f"({told})"
+        )
     args = parser.parse_args(words)
     base = CHECK if args.check else QUICK if args.quick else Sizes()
     if args.check and args.quick:
@@ -218,6 +221,17 @@ def arguments(words: Sequence[str]) -> tuple[argparse.Namespace, Sizes]:
     return args, replace(
         base, **{name: tuple(each) if isinstance(each, list) else each for name, each in given.items()}
     )
+
+
+def number(kind: type[int | float], least: int, text: str) -> int | float:
+    """What an option says, where it is at least that. Raises ArgumentTypeError."""
+    try:
+        value = kind(text)
+    except ValueError:
+        value = kind(least - 1)
+    if not least <= value < float("inf"):
+        raise argparse.ArgumentTypeError(f"{text} is no number from {least} on")
+    return value
 
 
 def missing() -> list[str]:
@@ -271,7 +285,10 @@ def merged(given: Sequence[Path], folder: Path, notes: Sequence[str] = ()) -> in
     by_mode: dict[str, list[Result]] = {}
     held: dict[str, Verdict] = {}
     for each in given:
-        data = json.loads((each / "benchmark_results.json").read_text(encoding="utf-8"))
+        try:
+            data = json.loads((each / "benchmark_results.json").read_text(encoding="utf-8"))
+        except (OSError, ValueError) as error:
+            raise Wrong(f"--merge {each}: no benchmark_results.json of ours: {error}") from None
         facts["machine"] = data["machine"]
         facts["quick"] = facts["quick"] or data["quick"]
         facts["runs"] |= data["runs"]
