@@ -124,7 +124,6 @@ def _jobs(app: FastAPI, service: Service) -> None:
                 min_length=1,
                 max_length=255,
                 description="a name for this request: sent again with the same one, it is stored once",
-                examples=[EXAMPLE_ID],
             ),
         ] = None,
     ) -> Accepted:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from datetime import UTC, datetime
 from typing import Annotated, Any, Literal, Self
 
-from pydantic import BaseModel, ConfigDict, FailFast, Field
+from pydantic import BaseModel, BeforeValidator, ConfigDict, FailFast, Field
 
 from fetcher.service.service import HIGHEST_ID, MOST_IDS
 from fetcher.stores.jobs import Job, JobBatch, JobFailure, Retrying
@@ -46,6 +46,13 @@ _BATCH: dict[str, Any] = {
 }
 
 
+def _as_written_elsewhere(ids: Any) -> Any:
+    """Whole numbers, with those as integers that a client wrote as 3.0: in JSON, and by our description, they are."""
+    if isinstance(ids, list) and float in set(map(type, ids)):
+        return [int(each) if isinstance(each, float) and each.is_integer() else each for each in ids]
+    return ids
+
+
 class Submission(BaseModel):
     """Ids that are to be fetched."""
 
@@ -53,9 +60,9 @@ class Submission(BaseModel):
         extra="forbid", json_schema_extra={"examples": [{"ids": [1, 2, 3, 4, 5], "priority": "HIGH"}]}
     )
 
-    ids: Annotated[list[Id], FailFast(), Field(min_length=1, max_length=MOST_IDS)] = Field(
-        description=f"1 to {MOST_IDS:,} ids, each from 1 to {HIGHEST_ID:,}; what comes twice counts once"
-    )
+    ids: Annotated[
+        list[Id], FailFast(), Field(min_length=1, max_length=MOST_IDS), BeforeValidator(_as_written_elsewhere)
+    ] = Field(description=f"1 to {MOST_IDS:,} ids, each from 1 to {HIGHEST_ID:,}; what comes twice counts once")
     priority: Priority = Field("MEDIUM", description="what is submitted with a higher one is fetched first")
 
 

@@ -49,6 +49,10 @@ def _openapi(app: FastAPI, keys: bool) -> dict[str, Any]:
         if "HTTPValidationError" in str(answers.get("422")):
             del answers["422"]
         more = dict(_refusals(path, method, keys))
+        for status, answer in answers.items():
+            # The framework takes a stream's refusals for streams.
+            if status >= "400" and "content" in answer:
+                answer["content"] = {"application/json": next(iter(answer["content"].values()))}
         answers.update({status: each for status, each in more.items() if status not in answers})
         if keys:
             operation["security"] = [] if path in OPEN else [{name: []} for name in _SCHEMES]
