@@ -15,15 +15,17 @@ from http.client import HTTPResponse
 from pathlib import Path
 from typing import Any
 
+import fastapi.routing
 import pytest
 from pydantic import SecretStr
 
 from fetcher.errors import ConfigurationError, StoreError
-from fetcher.service import guard, keys
+from fetcher.service import app, guard, keys, server
 from fetcher.service.keys import Keys, hashed, new_key
 from fetcher.service.server import serve
 from fetcher.simulator import Simulator
 from fetcher.stores import file
+from tests.helpers import eventually
 from tests.service import Reply, Serving, serving
 
 KEY = "correct-horse-battery-staple"
@@ -56,10 +58,10 @@ def locked(shared_simulator: Simulator, tmp_path_factory: pytest.TempPathFactory
 
 @pytest.fixture(scope="module")
 def at(shared_simulator: Simulator, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Serving]:
-    """A service without keys, which works nothing off but one batch."""
-    with serving(
-        shared_simulator, tmp_path_factory.mktemp("open") / "mirror.db", ingest_batch_interval=10_000
-    ) as found:
+    """A service without keys, in which all that is submitted waits."""
+    db = tmp_path_factory.mktemp("open") / "mirror.db"
+    with serving(shared_simulator, db, ingest_batch_interval=10_000) as found:
+        found.completed(found.submit(1))
         yield found
 
 
@@ -413,6 +415,40 @@ def test_headers_without_end_are_not_read(at: Serving, lines: bytes, caplog: pyt
         assert sent(at, HEAD + lines + b"\r\n").status == 400
     assert at.get("/healthz").status == 200
     assert "Traceback" not in caplog.text
+
+
+def test_who_follows_with_a_body_that_does_not_come_is_not_cut_off(
+    at: Serving, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setattr(guard, "BODY_SECONDS", 0.05)
+    monkeypatch.setattr(app, "EVENT_SECONDS", 0.01)
+    monkeypatch.setattr(fastapi.routing, "_PING_INTERVAL", 0.05)
+    job = at.submit(1)
+    with at.connect() as connection:
+        connection.sendall(
+            f"GET /status/{job}/events HTTP/1.1\r\nHost: localhost\r\nContent-Length: 5\r\n\r\n".encode()
+        )
+        stream = connection.makefile("rb")
+        assert stream.readline() == b"HTTP/1.1 200 OK\r\n"
+        for _ in range(3):  # So long it has gone on.
+            assert next(line for line in stream if line.startswith(b":"))
+        at.ask("DELETE", f"/ingest/{job}")
+        assert any(b"event: completed" in line for line in stream)
+    assert "Traceback" not in caplog.text
+
+
+def test_more_connections_than_can_be_answered_are_told_so(
+    shared_simulator: Simulator, db: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(server, "MOST_CONNECTIONS", 3)
+    with serving(shared_simulator, db) as few:
+        waiting = [few.connect() for _ in range(3)]
+        eventually(lambda: few.get("/healthz").status == 503)
+        reply = few.get("/healthz")
+        assert (reply.status, reply.headers.get_content_type()) == (503, "text/plain")
+        for each in waiting:
+            each.close()
+        eventually(lambda: few.get("/healthz").status == 200)
 
 
 # --- methods and addresses --------------------------------------------------------------------------

@@ -22,17 +22,18 @@ Uuid = Annotated[str, Field(json_schema_extra={"format": "uuid"})]
 Id = Annotated[int, Field(strict=True, ge=1, le=HIGHEST_ID)]
 
 
+# Without nulls, which the framework would leave out of what it tells.
 _JOB: dict[str, Any] = {
     "ingestion_id": EXAMPLE_ID,
-    "status": "triggered",
+    "status": "completed",
     "priority": "HIGH",
     "ids": 5,
-    "counts": {"ok": 3, "gone": 0, "failed": 0, "cancelled": 0, "open": 2},
+    "counts": {"ok": 4, "gone": 1, "failed": 0, "cancelled": 0, "open": 0},
     "batch_count": 2,
-    "batches_waiting": 1,
+    "batches_waiting": 0,
     "created_at": _TIME,
     "started_at": _TIME,
-    "finished_at": None,
+    "finished_at": _TIME,
 }
 _BATCH: dict[str, Any] = {
     "batch_id": "0b4e6f0a-3c59-5a3c-9b6c-2f6a4f1f7d10",
@@ -205,7 +206,9 @@ class Status(Ingestion):
 class Ingestions(BaseModel):
     """Jobs, the newest first."""
 
-    model_config = ConfigDict(json_schema_extra={"examples": [{"ingestions": [_JOB], "next": None}]})
+    model_config = ConfigDict(
+        json_schema_extra={"examples": [{"ingestions": [_JOB], "next": "/ingest?limit=1&before=17"}]}
+    )
 
     ingestions: list[Ingestion]
     next: str | None = Field(description="where older ones are; null at the end")

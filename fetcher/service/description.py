@@ -75,10 +75,11 @@ def _refusals(path: str, method: str, keys: bool) -> Iterator[tuple[str, dict[st
         yield "403", _problem("asked by a page of another site, or, without keys, under a name of another machine")
     if changes:
         yield "413", _problem("the body is too large")
-    yield (
-        "503",
-        _problem("the database cannot be used, or too many ask at once", headers=_LATER, text=True),
-    )
+    overload = "too many ask at once"
+    if path == "/healthz":
+        yield "503", {"description": overload, "content": {"text/plain": {"schema": {"type": "string"}}}}
+    else:
+        yield "503", _problem(f"the database cannot be used, or {overload}", headers=_LATER, text=True)
 
 
 def _problem(description: str, *, headers: dict[str, Any] | None = None, text: bool = False) -> dict[str, Any]:

@@ -53,7 +53,8 @@ class Guard:
             return
         scope.setdefault("state", {})["admitted"] = admitted
         asked = _as_get(scope)
-        body = _Body(receive)
+        # What only looks has no body: whoever follows a job's events is not to be taken for somebody slow.
+        body = _Body(receive, whole=scope["method"] in _SAFE)
         began = False
 
         async def sent(message: Message) -> None:
@@ -127,10 +128,10 @@ class _Refused(Exception):
 class _Body:
     """A request's body as it comes: no more of it than is allowed, and no longer."""
 
-    def __init__(self, receive: Receive) -> None:
+    def __init__(self, receive: Receive, *, whole: bool) -> None:
         self._receive = receive
         self._bytes = 0
-        self._whole = False
+        self._whole = whole
         self._until = time.monotonic() + BODY_SECONDS
         self.refusal: tuple[int, str] | None = None
 
