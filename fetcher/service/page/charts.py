@@ -151,12 +151,12 @@ class _Frame:
         for each in samples:
             x = self.x(each.at)
             if each.paused > 0:
-                begin, end = (begin if end else x), x + 1
+                begin, end = (begin if end else x), min(x + 1, self.span)
             elif end:
                 yield begin, round(end - begin, 1)
                 end = 0.0
         if end:
-            yield begin, round(min(end, self.span) - begin, 1)
+            yield begin, round(end - begin, 1)
 
     def _steps(self, samples: Sequence[Sample]) -> Iterator[tuple[int, list[Sample]]]:
         some: list[Sample] = []
