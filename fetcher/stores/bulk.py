@@ -82,6 +82,10 @@ class SqliteSql:
         # CROSS keeps the order: from the few rows to the stretches that hold them.
         return "CROSS JOIN coverage AS covered"
 
+    def by_index(self, name: str) -> str:
+        """What has SQLite read a table by this index."""
+        return f"INDEXED BY {name}"
+
     def has(self, table: str, column: str | None = None) -> bool:
         """Whether there is a table or view, or a column of it."""
         found = (

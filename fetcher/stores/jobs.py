@@ -30,6 +30,9 @@ PRIORITIES = {"LOW": 1, "MEDIUM": 2, "HIGH": 3}
 COUNTED = 10_000
 """So many open jobs are counted at most where a person only looks: further ones are "more"."""
 
+_ITS_WORK = "stage IN ('detail', 'item') AND work.key = +job_work.key"
+"""Without the plus SQLite would make numbers of the keys of `work`, which are of any type, and could use no index."""
+
 
 class IdempotencyConflict(FetcherError):
     """An idempotency key was used before, for another request."""
@@ -173,9 +176,11 @@ def submit(
 ) -> tuple[Job, bool]:
     """Store a job, and say whether it is new: with an `idempotency_key` used before it is the one of then.
 
-    `ids` are in order and without duplicates. `digest` stands for the whole request. Raises IdempotencyConflict when
-    the key was used for another one, StoreError.
+    `ids` are in order, without duplicates, and one at least. `digest` stands for the whole request. Raises
+    IdempotencyConflict when the key was used for another one, StoreError.
     """
+    if not ids:
+        raise ValueError("a job has one id at least")
     name = str(uuid.uuid4())
     batches = -(-len(ids) // batch_size)
     # Before the transaction, which everybody else who writes waits for.
@@ -240,24 +245,23 @@ def retry(db: Database, name: str) -> Job | None:
         found = job(db.conn, name)
         if found is None or not found.failed:
             return found
-        rows = db.conn.execute(
-            "SELECT batch, json_group_array(key), count(*) FROM job_failures JOIN job_batches AS batches"
-            " ON batches.job = job_failures.job AND batches.number = batch AND status = 'completed'"
-            " WHERE job_failures.job = ? AND outcome != 'gone' GROUP BY batch",
-            [found.number],
-        ).fetchall()
-        db.conn.executemany(
-            "UPDATE job_batches SET status = 'yet_to_start', finished_at = NULL, failed = failed - ?, retry = ?"
-            " WHERE job = ? AND number = ?",
-            [(count, keys, found.number, batch) for batch, keys, count in rows],
-        )
-        db.conn.executemany(
-            "DELETE FROM job_failures WHERE job = ? AND batch = ? AND outcome != 'gone'",
-            [(found.number, batch) for batch, *_ in rows],
-        )
+        batches = db.conn.execute(
+            "UPDATE job_batches SET status = 'yet_to_start', finished_at = NULL, failed = 0, retry = keys"
+            " FROM (SELECT batch, json_group_array(key) AS keys FROM job_failures"
+            " WHERE job = :job AND outcome != 'gone' GROUP BY batch)"
+            " WHERE job = :job AND number = batch AND status = 'completed'",
+            {"job": found.number},
+        ).rowcount
+        # A batch that goes on keeps its failures: it has not ended.
+        keys = db.conn.execute(
+            "DELETE FROM job_failures WHERE job = :job AND outcome != 'gone' AND (SELECT retry FROM job_batches"
+            " WHERE job = :job AND number = batch) IS NOT NULL",
+            {"job": found.number},
+        ).rowcount
         db.conn.execute(
-            "UPDATE jobs SET waiting = waiting + ?, failed = failed - ?, finished_at = NULL WHERE number = ?",
-            [len(rows), sum(count for *_, count in rows), found.number],
+            "UPDATE jobs SET waiting = waiting + ?, failed = failed - ?, finished_at = iif(?, NULL, finished_at)"
+            " WHERE number = ?",
+            [batches, keys, batches, found.number],
         )
         return job(db.conn, name)
 
@@ -294,8 +298,7 @@ def due_work(conn: sqlite3.Connection, source: str, now: float, most: int) -> in
 def is_busy(conn: sqlite3.Connection, source: str, now: float) -> bool:
     """Whether any id that has been triggered is due now: what failed and is tried again later is not."""
     row = conn.execute(
-        "SELECT 1 FROM job_work CROSS JOIN work ON source = ? AND stage IN ('detail', 'item')"
-        " AND work.key = job_work.key WHERE due_at <= ? LIMIT 1",
+        f"SELECT 1 FROM job_work CROSS JOIN work ON source = ? AND {_ITS_WORK} WHERE due_at <= ? LIMIT 1",
         [source, now],
     ).fetchone()
     return row is not None
@@ -326,8 +329,9 @@ def trigger(db: Database, source: str, item: Table, clock: Callable[[], float], 
 def _trigger(conn: Sql, source: str, item: Table, of: tuple[int, str, int], now: float) -> Triggered:
     number, name, priority = of
     batch, text = conn.execute(
-        "SELECT number, coalesce(retry, ids) FROM job_batches WHERE job = ? AND status = 'yet_to_start'"
-        " ORDER BY number LIMIT 1",
+        # Else all that have ended are walked over, at each batch anew.
+        f"SELECT number, coalesce(retry, ids) FROM job_batches {conn.by_index('job_batches_waiting')}"
+        " WHERE job = ? AND status = 'yet_to_start' ORDER BY number LIMIT 1",
         [number],
     ).fetchone()
     ids: list[int] = json.loads(text)
@@ -444,7 +448,7 @@ def jobs(
 
 
 _OF_STATUS = {
-    "yet_to_start": "finished_at IS NULL AND waiting = batches",
+    "yet_to_start": "finished_at IS NULL AND waiting > 0 AND waiting = batches",
     "triggered": "finished_at IS NULL AND waiting < batches",
     "completed": "finished_at IS NOT NULL",
 }
@@ -569,9 +573,8 @@ def _told(conn: sqlite3.Connection, of: Job, found: Sequence[JobBatch]) -> Itera
         if batch.status == "triggered":
             rows = conn.execute(
                 "SELECT work.key, stage, outcome, error, attempts, due_at FROM job_work CROSS JOIN work"
-                " ON source = (SELECT source FROM jobs WHERE jobs.number = job) AND stage IN ('detail', 'item')"
-                " AND work.key = job_work.key WHERE job = ? AND batch = ? AND outcome IS NOT NULL"
-                " AND due_at IS NOT NULL ORDER BY 1",
+                f" ON source = (SELECT source FROM jobs WHERE jobs.number = job) AND {_ITS_WORK}"
+                " WHERE job = ? AND batch = ? AND outcome IS NOT NULL AND due_at IS NOT NULL ORDER BY 1",
                 [of.number, batch.number],
             )
             retrying = tuple(Retrying(*row) for row in rows)

@@ -212,11 +212,14 @@ _JOBS = (
         cancelled INTEGER NOT NULL DEFAULT 0
     ) STRICT""",
     # The next batch is that of the first job here.
-    "CREATE INDEX jobs_waiting ON jobs (priority DESC, number) WHERE waiting > 0",
+    "CREATE INDEX jobs_waiting ON jobs (priority DESC, number, waiting) WHERE waiting > 0",
+    # For who looks at those of one status.
     "CREATE INDEX jobs_open ON jobs (number) WHERE finished_at IS NULL",
     # What a person looks at each second: the last that ended well, the last that did not.
     "CREATE INDEX jobs_ended ON jobs (finished_at) WHERE finished_at IS NOT NULL AND failed = 0",
     "CREATE INDEX jobs_failed ON jobs (finished_at) WHERE finished_at IS NOT NULL AND failed > 0",
+    "CREATE INDEX jobs_triggered ON jobs (number) WHERE finished_at IS NULL AND waiting < batches",
+    "CREATE INDEX jobs_finished ON jobs (number) WHERE finished_at IS NOT NULL",
     """CREATE TABLE job_batches (
         job INTEGER NOT NULL REFERENCES jobs,
         number INTEGER NOT NULL,

@@ -100,6 +100,10 @@ class Sql(Protocol):
         """What joins `coverage` as `covered`, to be looked at for each row of a few; its scope is of its own type."""
         ...
 
+    def by_index(self, name: str) -> str:
+        """What stands behind a table that is to be read by this index, where the database does not see that itself."""
+        ...
+
     def has(self, table: str, column: str | None = None) -> bool:
         """Whether there is a table or view, or a column of it."""
         ...

@@ -55,7 +55,9 @@ class Worklist:
                 break
             below = priority
             rows = self._conn.array(
+                # Else the few of a high priority are looked for among all that is due, and all that failed for good.
                 f"{self._conn.select('key', 'attempts')} FROM (SELECT key, attempts FROM work"
+                f" {self._conn.by_index('work_due')}"
                 f" WHERE {within} AND due_at <= ? AND priority = ?"
                 f" ORDER BY key {'DESC' if order == 'newest' else 'ASC'} LIMIT ?) AS due",
                 [*where, now, priority, most - len(found) + len(skip)],

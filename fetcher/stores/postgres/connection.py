@@ -147,6 +147,10 @@ class PostgresSql:
         columns = f"source, sweep, lo, hi, (scope #>> '{{}}'){self._scope or ''} AS scope"
         return f"JOIN (SELECT {columns} FROM coverage) AS covered"
 
+    def by_index(self, name: str) -> str:  # noqa: ARG002 - the contract
+        """Nothing: PostgreSQL knows what is where."""
+        return ""
+
     def has(self, table: str, column: str | None = None) -> bool:
         """Whether there is a table or view, or a column of it."""
         found = self.execute(
