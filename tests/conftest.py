@@ -19,7 +19,7 @@ import sqlite_utils  # noqa: F401
 # So that `tests.helpers` is found, and `fetcher` is the one beside it, however pytest was called.
 sys.path.insert(0, str(Path(__file__).parent.parent))
 
-from fetcher.service import ServiceSettings
+from fetcher.service.settings import ServiceSettings
 from fetcher.settings import Settings
 from fetcher.simulator import Simulator, World
 from fetcher.sources import registry

@@ -51,6 +51,7 @@ class Mirror:
     path: Path
     now: float = 1_000.0
     size: int = 3
+    url: str = "http://localhost"
     store: SqliteStore = field(init=False)
     _opened: list[SqliteStore] = field(default_factory=list)
 
@@ -59,9 +60,7 @@ class Mirror:
 
     def open(self) -> None:
         self.close()
-        self.store = SqliteStore.open(
-            self.path, "pr0gramm", TABLES, "http://localhost", views=VIEWS, clock=lambda: self.now
-        )
+        self.store = SqliteStore.open(self.path, "pr0gramm", TABLES, self.url, views=VIEWS, clock=lambda: self.now)
         self._opened.append(self.store)
         self.asked = self.store.beside("item")
         self.store.begin_run(Plan())
@@ -491,6 +490,12 @@ def test_a_job_whose_ids_have_all_ended_well_is_left_as_it_is(mirror: Mirror) ->
     assert mirror.cancel(job) == ended
 
 
+def test_a_job_of_no_ids_is_none_at_all(mirror: Mirror) -> None:
+    with pytest.raises(ValueError, match="one id at least"):
+        mirror.submit()
+    assert query(mirror.path, "SELECT * FROM jobs") == []
+
+
 def test_an_unknown_job_is_none(mirror: Mirror) -> None:
     assert stored.job(mirror.store.db.conn, "x") is None
     assert stored.cancel(mirror.store.db, "x", 1.0) is None
@@ -637,7 +642,7 @@ STEPS: st.SearchStrategy[Step] = st.one_of(
 
 
 @settings(
-    max_examples=MORE or 60,
+    max_examples=MORE or 40,
     derandomize=not MORE,
     database=None,
     deadline=None,
@@ -762,6 +767,9 @@ def test_every_question_about_jobs_is_answered_by_an_index(mirror: Mirror) -> No
         and statement.split()[0] in ("SELECT", "UPDATE", "DELETE", "INSERT")
     }
     assert len(plans) > 15
+    work = [step for plan in plans.values() for step in plan if step.startswith("SEARCH work ")]
+    assert work
+    assert [step for step in work if "key" not in step.partition("(")[2] and "priority" not in step] == []
     # What reads one row, or looks only whether there is any.
     harmless = ("SCAN json_each", "SCAN CONSTANT ROW", "SCAN 2 CONSTANT ROWS", "SCAN (subquery", "SCAN VALUES")
     scans = {
