@@ -46,6 +46,13 @@ _SETTINGS = {
     "jit": "off",
 }
 
+_WRITING = {
+    # All that a run asks for it asks for by keys. While a load goes on nobody has statistics yet, and what was planned
+    # for an empty table is no plan for a full one.
+    "enable_seqscan": "off",
+    "plan_cache_mode": "force_generic_plan",
+}
+
 _SAYING: tuple[tuple[type[psycopg.Error], str], ...] = (
     (errors.DiskFull, "the server's disk is full: make room and run again, what was stored is safe"),
     (errors.InsufficientPrivilege, "its user may not do that: grant it what is needed, or name another"),
@@ -111,9 +118,7 @@ class Database:
             conn = psycopg.connect(**_parameters(self.path), autocommit=True)
             try:
                 adapted(conn)
-                settings = dict(_SETTINGS)
-                if readonly:
-                    settings["default_transaction_read_only"] = "on"
+                settings = {**_SETTINGS, **({"default_transaction_read_only": "on"} if readonly else _WRITING)}
                 row = conn.execute("SELECT current_setting('synchronous_commit')").fetchone()
                 if row is None or row[0] in ("off", "local"):
                     settings["synchronous_commit"] = "on"
@@ -210,13 +215,18 @@ class Database:
 
         A server that ends whenever it is asked for the same is not asked for ever.
         """
-        for _ in range(LOSSES):
+        for left in reversed(range(LOSSES)):
             try:
-                return do()
+                with self.explained():
+                    return do()
             except Lost as error:
+                if not left:
+                    raise
                 if self._conn.closed:
                     self._find_again(error.__cause__ or error)
-        return do()
+            except REFUSED as error:
+                raise StoreError(f"{self.path}: {one_line(error, _password(self.path))}") from error
+        raise AssertionError
 
     def _find_again(self, error: BaseException) -> None:
         """Connect anew, once what the old connection did has come to its end. Raises StoreError and Stopped."""
