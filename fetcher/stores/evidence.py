@@ -6,10 +6,10 @@ from collections.abc import Collection
 from dataclasses import dataclass, replace
 
 from fetcher.model import Key
-from fetcher.place import Place
+from fetcher.place import Place, place_of
 from fetcher.stores.opening import reading
 from fetcher.stores.schema import marks
-from fetcher.stores.texts import place_of
+from fetcher.stores.texts import place_of as where_of
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,7 +35,7 @@ class FailureRow:
 
 
 def failures(
-    path: Place,
+    db: str | Place,
     *,
     outcomes: Collection[str] = (),
     keys: Collection[Key] = (),
@@ -53,11 +53,11 @@ def failures(
         where.append(f"failures.key IN ({marks(len(keys))})")
     if parked:
         where.append("due_at IS NULL")
-    with reading(path) as sql:
+    with reading(place_of(db)) as sql:
         rows = sql.execute(
             "SELECT stage, key, failures.outcome, status, message, failures.attempts, failed_at, due_at, body"
             f" FROM failures LEFT JOIN work USING (source, stage, key) WHERE {' AND '.join(where)}"
             " ORDER BY failed_at DESC, stage, key LIMIT ?",
             [*outcomes, *map(sql.any, keys), 2**62 if limit is None else limit],
         ).fetchall()
-        return [replace(FailureRow(*row), where=place_of(sql, row[0], row[1])) for row in rows]
+        return [replace(FailureRow(*row), where=where_of(sql, row[0], row[1])) for row in rows]
