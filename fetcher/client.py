@@ -364,7 +364,7 @@ def _error_named(data: Any, mask: Mask) -> str:
     if isinstance(data, dict):
         for field in ("msg", "error", "description", "message", "detail"):
             if isinstance(data.get(field), str) and data[field]:
-                return ascii(mask.text(data[field]))[1:-1][:200]
+                return mask.text(ascii(data[field])[1:-1])[:200]
     return "no reason given"
 
 

@@ -9,7 +9,7 @@ from urllib.parse import quote
 
 from pydantic import SecretStr
 
-MASK = "***"
+MASK = "…"
 """What is shown in place of a secret."""
 
 SHORTEST = 8
