@@ -12,12 +12,11 @@ import time
 from pathlib import Path
 from typing import Any
 
-ROOT = Path(__file__).resolve().parent.parent
-sys.path.insert(0, str(ROOT))
+sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
 from fetcher.simulator import Answer, Simulator, World
 from tests.browser import MISSING, browsing
-from tests.helpers import eventually
+from tests.helpers import ROOT, eventually
 from tests.service import Serving, serving
 
 SECONDS = 100
@@ -33,6 +32,8 @@ class Api:
         self._began = time.monotonic()
 
     def __call__(self, kind: str, key: int, attempt: int) -> Answer | None:
+        """How it answers; see Faults."""
+        del attempt
         if 25 < (time.monotonic() - self._began) % 50 < 26:
             return Answer(429, {"Retry-After": "4"})
         if kind == "info" and key % 97 == 0:
@@ -52,7 +53,7 @@ def main(folder: Path) -> int:
         with serving(api, Path("pr0gramm.db"), ingest_batch_interval=0, **rates) as service, browsing() as browser:
             failed = _work(service)
             desk: dict[str, Any] = {"viewport": {"width": 1200, "height": 860}}
-            phone = {"viewport": {"width": 360, "height": 780}, "device_scale_factor": 1.5}
+            phone = {"viewport": {"width": 360, "height": 1100}}
             for name, path, options in (
                 ("service", "/", desk),
                 ("service-dark", "/", {**desk, "color_scheme": "dark"}),
@@ -72,15 +73,20 @@ def _work(service: Serving) -> str:
     """Have it work for a while; returns the job that has a failure."""
     ids = list(WORLD.ids())
     began = time.monotonic()
-    service.submit(*ids[:900])
+    service.submit(*ids[:1500])
     bad = next(each for each in ids if each % 97 == 0)
     failed = service.submit(*ids[ids.index(bad) - 10 : ids.index(bad) + 8], bad + 97, priority="HIGH")
     service.completed(failed, 60)
-    service.completed(service.submit(*ids[900:920], priority="HIGH"), 60)
+    service.completed(service.submit(*ids[1500:1520], priority="HIGH"), 60)
     eventually(lambda: time.monotonic() - began > SECONDS, SECONDS + 10)
-    service.submit(*ids[1000:1400], priority="LOW")
-    service.submit(*ids[950:974], priority="HIGH")
-    eventually(lambda: service.service.in_turn(1)[0].priority == "HIGH" and service.service.in_turn(1)[0].stored > 8)
+    service.submit(*ids[1600:2000], priority="LOW")
+    high = service.submit(*ids[2000:2060], priority="HIGH")
+
+    def is_half_done() -> bool:
+        job = service.service.job(high)
+        return job is not None and job.stored > 15
+
+    eventually(is_half_done, 30)
     return failed
 
 
