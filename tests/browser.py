@@ -19,6 +19,9 @@ MISSING = "" if CHROMIUM else "there is no chromium here (Debian, Ubuntu: apt in
 MUST = bool(os.environ.get("CI"))
 """Whether that would be a failure."""
 
+ELSEWHERE = "fetcher.test"
+"""A name that the browser takes for another machine's."""
+
 _FLAGS = [
     "--no-sandbox",
     "--disable-gpu",
@@ -28,6 +31,7 @@ _FLAGS = [
     "--disable-background-networking",
     "--disable-component-update",
     "--disable-sync",
+    f"--host-resolver-rules=MAP {ELSEWHERE} 127.0.0.1",
 ]
 
 

@@ -11,7 +11,7 @@ import pytest
 from playwright.sync_api import Browser, BrowserContext, Page, expect
 
 from fetcher.simulator import Answer, Simulator, World
-from tests.browser import MISSING, MUST, browsing
+from tests.browser import ELSEWHERE, MISSING, MUST, browsing
 from tests.helpers import one, query
 from tests.service import Serving, serving
 
@@ -427,3 +427,15 @@ def test_a_browser_that_knows_a_key_sees_all(serve: Any, window: Any) -> None:
     expect(state(page)).to_contain_text("Done")
     updated(page)
     assert page.evaluate("window.isTheSame")
+
+
+def test_forms_work_from_another_machine_without_tls(serve: Any, window: Any, api: Api) -> None:
+    # There a browser sends no Sec-Fetch-Site, so that Origin has to tell where a form was.
+    api.broken = {IDS[1]}
+    service = serve(api_keys=KEY)
+    page = window(http_credentials={"username": "", "password": KEY})
+    submit(page, f"http://{ELSEWHERE}:{service.port}", IDS[:3])
+    expect(state(page)).to_contain_text("Ended with failures")
+    api.broken.clear()
+    page.get_by_role("button", name="Retry 1 failed id").click()
+    expect(state(page)).to_contain_text("Done")
