@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack
 from pathlib import Path
+from threading import Event
 from typing import Any
 
 import pytest
@@ -197,15 +198,34 @@ def test_what_is_wrong_is_said_and_what_was_typed_is_kept(serve: Any, window: An
     assert query(db, "SELECT ids, priority FROM jobs") == [(3, 1)]
 
 
-def test_two_clicks_and_a_reload_submit_once(serve: Any, window: Any, db: Path) -> None:
+def test_two_clicks_and_a_reload_submit_once(
+    serve: Any, window: Any, db: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    service = serve()
     page = window()
-    page.goto(serve().url)
+    page.goto(service.url)
+    submitting, clicked = service.service.submit, Event()
+
+    def submit_slowly(*ids: Any, **options: Any) -> Any:
+        assert clicked.wait(SECONDS)
+        return submitting(*ids, **options)
+
+    monkeypatch.setattr(service.service, "submit", submit_slowly)
+    sent: list[str] = []
+    page.on("request", lambda request: sent.append(request.url) if request.method == "POST" else None)
     page.get_by_label("Ids", exact=True).fill("1-4")
-    # Both in one turn of the browser, so that nothing comes in between.
-    page.evaluate("const submit = document.querySelector('button.main'); submit.click(); submit.click()")
+    twice = """() => {
+      const submit = document.querySelector("button.main");
+      setTimeout(() => submit.click());
+      setTimeout(() => { submit.click(); console.log("clicked twice"); }, 200);
+    }"""
+    with page.expect_console_message(lambda message: message.text == "clicked twice"):
+        page.evaluate(twice)
+    clicked.set()
     expect(page.get_by_role("heading", level=1)).to_contain_text("Job")
     page.reload()
     expect(page.get_by_role("heading", level=1)).to_contain_text("Job")
+    assert len(sent) == 1
     assert one(db, "SELECT count(*) FROM jobs") == 1
 
 
