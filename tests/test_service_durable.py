@@ -587,7 +587,7 @@ def test_a_failing_item_is_tried_again_by_the_rules_and_then_failed_with_why(
         retrying: list[Any] = []
 
         def tried() -> bool:
-            found = opened.status(job.id)
+            found = opened.batches(job.id)
             assert found is not None
             retrying.extend(found[1][0].retrying)
             return found[0].status == "completed"
@@ -595,7 +595,7 @@ def test_a_failing_item_is_tried_again_by_the_rules_and_then_failed_with_why(
         eventually(tried)
         assert {(each.key, each.outcome) for each in retrying} == {(ids[1], "unavailable")}
         assert {each.attempts for each in retrying} == {1, 2}
-        found = opened.status(job.id)
+        found = opened.batches(job.id)
         assert found is not None
         (failure,) = found[1][0].failures
         assert (failure.key, failure.attempts) == (ids[1], 3)
