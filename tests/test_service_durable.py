@@ -458,6 +458,11 @@ def test_what_a_killed_service_left_is_settled_by_a_fetch(db: Path, simulate: Si
     made.close()
     assert one(db, "SELECT count(*) FROM work") == 0
     assert_sound(db)
+    told = run_fetcher("verify", str(db))
+    assert (told.returncode, "Submitted: 1 id not fetched yet" in told.stdout) == (3, True), told
+    made.open()
+    made.cancel(waiting)
+    made.close()
     assert run_fetcher("verify", str(db)).returncode == 0
 
 
