@@ -30,6 +30,7 @@ from fetcher.model import Detail, Outcome, Plan, Stage
 from fetcher.service import Service
 from fetcher.service import engines as engines_module
 from fetcher.service.dispatcher import Dispatcher
+from fetcher.service.server import _listening
 from fetcher.simulator import Answer, Ending, Simulator, World
 from fetcher.simulator.profile import Login, Profile
 from fetcher.sources.pr0gramm import ITEMS
@@ -756,6 +757,12 @@ def _refuses(_: Path) -> Any:
 
 
 # --- the address ----------------------------------------------------------------------------------------
+
+
+def test_no_answer_waits_for_its_first_part_to_be_confirmed() -> None:
+    with _listening("127.0.0.1", 0) as listener:
+        with socket.create_connection(listener.getsockname()), listener.accept()[0] as accepted:
+            assert accepted.getsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY)
 
 
 def test_a_port_in_use_and_a_host_that_is_none_are_one_line(db: Path) -> None:
