@@ -642,7 +642,7 @@ STEPS: st.SearchStrategy[Step] = st.one_of(
 
 
 @settings(
-    max_examples=MORE or 40,
+    max_examples=MORE or 25,
     derandomize=not MORE,
     database=None,
     deadline=None,

@@ -17,6 +17,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -30,7 +31,7 @@ from fetcher.model import Detail, Outcome, Plan, Stage
 from fetcher.service import Service
 from fetcher.service import engines as engines_module
 from fetcher.service.dispatcher import Dispatcher
-from fetcher.service.server import _listening
+from fetcher.service.server import _listening, serve
 from fetcher.simulator import Answer, Ending, Simulator, World
 from fetcher.simulator.profile import Login, Profile
 from fetcher.sources.pr0gramm import ITEMS
@@ -666,6 +667,33 @@ def test_engines_that_begin_again_and_again_leave_nothing_behind(
         assert many[2] - few[2] < 10
         assert many[3] - few[3] < 30
         assert opened.state().lasting
+        # Nothing is worked off: nothing is waited for at the end.
+        began = time.monotonic()
+        opened.drain()
+        assert time.monotonic() - began < SOON
+
+
+def test_each_engine_begins_without_a_question_and_then_asks_the_list_head() -> None:
+    asked: list[str] = []
+    bound = SimpleNamespace(
+        head="the listing",
+        address="",
+        login_hint="",
+        login="",
+        login_scopes=(),
+        universe=lambda: asked.append("head"),
+        probe=lambda _: asked.append("life"),
+    )
+    parts: Any = SimpleNamespace(listing=bound)
+    one_, other = engines_module._listing(parts), engines_module._listing(parts)
+    # Something is denied to the first before the other has begun.
+    one_.universe()
+    one_.universe()
+    assert asked == ["head"]
+    other.universe()
+    assert asked == ["head"]
+    other.probe(None)
+    assert asked == ["head", "life"]
 
 
 def test_threads_that_read_and_go_leave_no_file_open(db: Path) -> None:
@@ -691,6 +719,19 @@ def test_threads_that_read_and_go_leave_no_file_open(db: Path) -> None:
     assert [round_() for _ in range(5)] == [first] * 5
     connections.close()
     assert len(files()) < first
+
+
+def test_an_error_of_what_answers_is_an_error_of_the_service(
+    db: Path, simulate: Simulate, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    simulator = simulate(World(seed=1, items=5))
+
+    def broken(*_: Any) -> None:
+        raise RuntimeError("no event loop")
+
+    monkeypatch.setattr("uvicorn.Server.run", broken)
+    with pytest.raises(RuntimeError, match="no event loop"):
+        serve("pr0gramm", db, api_base_url=simulator.url, service_port=0)
 
 
 # --- the database ---------------------------------------------------------------------------------------
