@@ -695,6 +695,9 @@ def database_page() -> str:
         " All times are Unix seconds, and booleans are 0 or 1. A field of the API that does not fit its column is"
         " null there and kept in `extra`. Beside `FILE` lie `FILE-wal` and `FILE-shm` while it is open, and"
         " `FILE.lock`, which keeps a second run out and may stay.\n\n"
+        "A mirror in [PostgreSQL](../how-to/postgresql.md) has the same tables and columns, and two more: `engines`"
+        " names the run that writes it (`id`, `host`, `pid`, `begun_at`, `seen_at`, and `commits`, the transactions"
+        " that it has come to the end of), `fetcher_migrations` the steps that its schema has been through.\n\n"
         "In the tables below `key` is the column's place in the primary key, and `null` says whether it may be null.\n"
     ]
     told: set[str] = set()

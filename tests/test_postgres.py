@@ -3,22 +3,28 @@
 from __future__ import annotations
 
 import json
+import re
 import signal
+import time
 from collections.abc import Callable
 from contextlib import closing
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import psycopg
+import pyarrow.parquet
 import pytest
 
-from fetcher import ConfigurationError, StoreError, failures, ingest, preview, retry, verify
+from fetcher import ConfigurationError, StoreError, failures, ingest, preview, retry, search, verify
+from fetcher.export import export
 from fetcher.model import Batch, Detail, Interval, Outcome, Page, View
 from fetcher.place import PostgresUrl, place_of
 from fetcher.settings import Settings, load
 from fetcher.simulator import Answer, Simulator, World
 from fetcher.sources import of, registry
 from fetcher.stores.opening import open_store, peek_store
+from fetcher.stores.overview import overview
 from fetcher.stores.postgres import store
 from fetcher.stores.postgres.store import LONGEST_KEY
 from tests.helpers import (
@@ -105,6 +111,111 @@ def test_a_view_that_changes_is_made_anew_and_one_that_somebody_builds_upon_stay
     assert "the view wrong is not made" in said[-1]
 
 
+QUERIES = (
+    *("wrong ocean", "WRONG", "Käse*", "kase*", "tags : wrong", '"wrong ocean"', "wrong OR lake", "wrong NOT ocean"),
+    *("(wrong OR lake) AND das", "comments : das", "nothing : x", 'a"b', "of*", "<b>kein</b>", "''", "wrong & ocean"),
+)
+
+
+def test_search_finds_what_sqlites_finds(url: str, db: Path, shared_simulator: Simulator) -> None:
+    for place in (url, db):
+        mirror(place, shared_simulator)
+    found = 0
+    for words in QUERIES:
+        ours, theirs = search(url, words, 1000), search(db, words, 1000)
+        assert {hit.key for hit in ours} == {hit.key for hit in theirs}, words
+        assert all(any("[" in line for lines in hit.snippets.values() for line in lines) for hit in ours), words
+        found += len(ours)
+    assert found > 300
+    done = run_fetcher("search", url, "wrong", "--limit", "2")
+    assert (done.returncode, done.stderr) == (0, "")
+    assert done.stdout.count("[wrong]") >= 2
+    with pytest.raises(ConfigurationError, match="has no vectors"):
+        search(url, "wrong", mode="vector")
+
+
+def test_a_mirror_without_search_gets_it_and_replaced_texts_are_replaced(url: str, simulate: Simulate) -> None:
+    world = World(seed=1, items=60)
+    simulator = simulate(world)
+    mirror(url, simulator)
+    expected = dump(url)["search"]
+    change(url, "DROP TABLE search")
+    with pytest.raises(StoreError, match="no full-text search yet"):
+        search(url, "wrong")
+    mirror(url, simulator)
+    assert dump(url)["search"] == expected
+    mirror(url, simulator, full_update=True)
+    assert dump(url)["search"] == expected
+    assert verify(url).complete
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        {},
+        {"format": "csv", "table": "tags"},
+        {"table": "work"},
+        {"table": "top_tags"},
+        {"table": "comments", "by": ["name"], "format": "csv"},
+        {"format": "json"},
+        {"format": "parquet"},
+    ],
+    ids=str,
+)
+def test_exports_are_those_of_sqlite(
+    options: Any, url: str, db: Path, shared_simulator: Simulator, tmp_path: Path
+) -> None:
+    for place in (url, db):
+        mirror(place, shared_simulator, limit=40)
+        done = export(place, tmp_path / type(place).__name__, **options)
+        assert done.rows
+    ours, theirs = (tmp_path / name for name in ("str", type(db).__name__))
+    files = sorted(each.relative_to(theirs) for each in theirs.rglob("*.*"))
+    assert sorted(each.relative_to(ours) for each in ours.rglob("*.*")) == files
+    if options.get("format") == "parquet":
+        for each in files:
+            mine, other = (pyarrow.parquet.read_table(folder / each).to_pylist() for folder in (ours, theirs))
+            assert [_timeless(row) for row in mine] == [_timeless(row) for row in other]
+        return
+    for each in files:
+        texts = [re.sub(r"17\d{8}|18\d{8}", "TIME", (folder / each).read_text()) for folder in (ours, theirs)]
+        assert texts[0] == texts[1], each
+
+
+def _timeless(row: dict[str, Any]) -> dict[str, Any]:
+    return {name: value for name, value in row.items() if not name.endswith("_at")}
+
+
+def test_an_export_says_what_there_is(url: str, shared_simulator: Simulator) -> None:
+    mirror(url, shared_simulator, limit=5)
+    done = run_fetcher("export", url, "--table", "nothing")
+    assert done.returncode == 2
+    assert "has no table or view nothing: it has comments, coverage, engines" in done.stderr
+    done = run_fetcher("export", url, "--table", "tags")
+    assert done.returncode == 0
+    assert len(done.stdout.splitlines()) == one(url, "SELECT count(*) FROM tags")
+
+
+def test_doctor_looks_at_a_server_as_at_a_file(url: str, shared_simulator: Simulator) -> None:
+    options = ("--base-url", shared_simulator.url, "--max-rate", "0")
+    done = run_fetcher("doctor", url, *options)
+    assert (done.returncode, done.stderr) == (0, "")
+    assert f"there is no {place_of(url)} yet" in done.stdout
+    mirror(url, shared_simulator)
+    done = run_fetcher("doctor", url, *options)
+    assert (done.returncode, done.stderr) == (0, "")
+    assert f"{place_of(url)} is ours and answers" in done.stdout
+    assert "300 items listed, nothing left to fetch" in done.stdout
+    assert "file system" not in done.stdout
+    assert "secret" not in done.stdout
+    change(url, "ALTER TABLE comments DROP COLUMN name")
+    assert "lacks comments.name" in run_fetcher("doctor", url, *options, "--offline").stdout
+    done = run_fetcher("doctor", "postgresql://fetcher:a-secret@127.0.0.1:1/nowhere", *options, "--offline")
+    assert done.returncode == 6
+    assert "Connection refused" in done.stdout
+    assert "secret" not in done.stdout
+
+
 # --- what it cannot hold ---------------------------------------------------------------------------------
 
 
@@ -151,6 +262,29 @@ def test_keys_that_fit_into_no_index_fail_alone(url: str) -> None:
         store.commit(Batch(pages=(Page((("short", "n", 1, None), (long, "n", 1, None)), (1,), None, None),)), IDLE)
         assert column(url, "SELECT id FROM things") == ["short"]
         assert query(url, "SELECT key FROM work WHERE stage = 'item'") == [(long[:LONGEST_KEY],)]
+
+
+def test_what_nobody_foresaw_is_found_by_halves(url: str) -> None:
+    """A text that fits into its column, and not into the index on it."""
+    tables = (replace(THINGS, index=("name",)), PARTS)
+    with opened(place_of(url), tables) as store:
+        store.finish_load()
+        long = "".join(map(str, range(2000)))
+        names = {id: long if id in (7, 31) else "n" for id in range(1, 60)}
+        page_ = Page(tuple(thing(id, name=name) for id, name in names.items()), (1,), Interval(1, 60), None)
+        assert store.commit(Batch(pages=(page_,)), IDLE).new == 57
+        assert column(url, "SELECT key FROM work WHERE stage = 'item' ORDER BY 1") == [7, 31]
+        assert "index" in one(url, "SELECT message FROM failures WHERE key = '7'")
+        assert [(each.lo, each.hi, each.items) for each in store.coverage((1,))[1]] == [(1, 60, 57)]
+
+
+def test_a_run_on_another_machine_goes_on_as_long_as_it_tells_of_itself(url: str) -> None:
+    with opened(place_of(url)):
+        change(url, "UPDATE engines SET host = 'elsewhere'")
+        change(url, "UPDATE runs SET pid = 99999999, updated_at = ?", int(time.time()))
+        assert overview(place_of(url), TABLES).running is not None
+        change(url, "UPDATE runs SET updated_at = updated_at - 100")
+        assert overview(place_of(url), TABLES).running is None
 
 
 def test_a_key_with_a_nul_character_is_told_in_words(url: str) -> None:

@@ -27,12 +27,12 @@ from fetcher.doctor.settings import (
 from fetcher.errors import ConfigurationError, Stopped, StoreError
 from fetcher.governor import Governor
 from fetcher.mirror import BYTES_AN_ITEM, base_url_for, kind_of, remaining, remembered
-from fetcher.place import Place, file_of
+from fetcher.place import Place, place_of
 from fetcher.settings import ENV_FILE, Settings, SourceOptions
 from fetcher.sources import Defaults, Source, find, of
 from fetcher.stop import Stop
-from fetcher.stores.file import is_new
 from fetcher.stores.health import Health, examine, is_begun
+from fetcher.stores.opening import is_new
 from fetcher.stores.origin import description_of, source_of
 from fetcher.stores.texts import SOURCE as TEXTS
 from fetcher.texts.settings import TextSettings
@@ -58,9 +58,7 @@ def diagnose(
     `source` is where a database that does not exist yet is to be mirrored from. The API is asked twice at most, with
     `offline` never. `on_finding` hears of each finding as it is made. Raises nothing but Stopped.
     """
-    visit = _Visit(
-        file_of(db, "databases are examined") if db is not None else None, source, settings, session, stop or Stop()
-    )
+    visit = _Visit(place_of(db) if db is not None else None, source, settings, session, stop or Stop())
     found = []
     for each in visit.findings(offline=offline):
         clean = Finding(each.what, each.level, visit.without_secrets(each.message), visit.without_secrets(each.remedy))
@@ -73,14 +71,14 @@ class _Visit:
     """One examination, as far as it has come."""
 
     def __init__(
-        self, db: Path | None, source: str, given: dict[str, Any], session: requests.Session | None, stop: Stop
+        self, db: Place | None, source: str, given: dict[str, Any], session: requests.Session | None, stop: Stop
     ) -> None:
         self._db = db
         self._source_name = source
         self._given = given
         self._session = session
         self._stop = stop
-        self._path = db or Path()
+        self._path: Place = db or Path()
         self._settings = Settings.model_construct()
         self._options: BaseSettings | None = None
         self._texts: BaseSettings | None = None
@@ -101,13 +99,12 @@ class _Visit:
             yield from self._safely("network", lambda: self._examine_remote(offline=offline))
         if self._misset and not offline:
             yield note("network", "the API was not asked, for the settings are wrong", "correct them first")
-        yield from self._safely(
-            "file system",
-            lambda: place.examine_file_system(self._path, allowed=self._settings.allow_network_file_system),
-        )
+        if isinstance(self._path, Path):
+            yield from self._safely("file system", self._examine_file_system)
         yield from self._safely("database", self._examine_database)
         yield from self._safely("settings", self._examine_embedder)
-        yield from self._safely("disk", self._examine_disk)
+        if isinstance(self._path, Path):
+            yield from self._safely("disk", self._examine_disk)
 
     def without_secrets(self, text: Any) -> Any:
         """A text without any of our secrets, which an answer may have repeated."""
@@ -143,7 +140,7 @@ class _Visit:
         (loaded,), wrong = examine_values([Settings], self._given, ENV_FILE)
         assert isinstance(loaded, Settings)
         self._settings = loaded
-        self._path = self._db or file_of(loaded.db_path, "databases are examined")
+        self._path = self._db or loaded.db_path
         yield from wrong
         if self._mirrored() == TEXTS:
             self._texts_alone = True
@@ -220,7 +217,7 @@ class _Visit:
             return None
 
     @staticmethod
-    def _is_described(path: Path) -> bool:
+    def _is_described(path: Place) -> bool:
         """Whether a database mirrors an API that it knows the description of."""
         try:
             return description_of(path) is not None
@@ -258,7 +255,12 @@ class _Visit:
         if self._health.overview is not None:
             yield database.examine_learned(self._health.learned)
 
+    def _examine_file_system(self) -> Iterator[Finding]:
+        assert isinstance(self._path, Path)
+        yield from place.examine_file_system(self._path, allowed=self._settings.allow_network_file_system)
+
     def _examine_disk(self) -> Iterator[Finding]:
+        assert isinstance(self._path, Path)
         yield from place.examine_permissions(self._path)
         needed = self._needed()
         universe = self._remote.universe if self._remote is not None else None

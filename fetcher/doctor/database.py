@@ -6,11 +6,11 @@ import json
 import os
 import time
 from collections.abc import Callable, Iterator, Sequence
-from pathlib import Path
 from typing import Any
 
 from fetcher.doctor.finding import Finding, bad, note, ok
 from fetcher.errors import StoreError
+from fetcher.place import Place, PostgresUrl
 from fetcher.stores.health import CHECK_SECONDS, Health
 from fetcher.stores.overview import Overview, RunRow
 from fetcher.stores.texts import STAGES
@@ -25,25 +25,27 @@ MOST_WAL = 256_000_000
 MOST_RANGES = 3
 
 
-def missing(path: Path) -> Finding:
+def missing(path: Place) -> Finding:
     """There is none yet."""
     return note(WHAT, f"there is no {shown(path)} yet", "`fetcher fetch` makes it; or name the one that you mean")
 
 
-def unmade(path: Path) -> Finding:
+def unmade(path: Place) -> Finding:
     """A run was killed before it made the tables."""
     return note(WHAT, f"{shown(path)} is still empty", "run `fetcher fetch`")
 
 
-def unusable(path: Path, error: StoreError) -> Finding:
+def unusable(path: Place, error: StoreError) -> Finding:
     """It is not ours, or cannot be read; such an error commonly ends in what to do."""
+    if isinstance(path, PostgresUrl):
+        return bad(WHAT, str(error), "see whether the server runs and lets you in, or name another database")
     message, _, remedy = str(error).rpartition(": ")
     if not message or message == str(path):
         message, remedy = str(error), "name another file with DB or DB_PATH"
     return bad(WHAT, message, remedy)
 
 
-def examine_database(path: Path, health: Health, position: Callable[[int], str]) -> Iterator[Finding]:
+def examine_database(path: Place, health: Health, position: Callable[[int], str]) -> Iterator[Finding]:
     """What is to be said of a database of ours; `position` says where something is in its source's own terms."""
     yield from _schema(path, health)
     yield from _file(path, health)
@@ -79,7 +81,7 @@ def _number(value: Any) -> float | None:
     return float(value) if type(value) in (int, float) and abs(value) < 1e15 else None
 
 
-def _schema(path: Path, health: Health) -> Iterator[Finding]:
+def _schema(path: Place, health: Health) -> Iterator[Finding]:
     if health.ahead:
         yield bad(
             WHAT,
@@ -104,7 +106,7 @@ def _schema(path: Path, health: Health) -> Iterator[Finding]:
         yield ok(WHAT, f"has its search: {', '.join(health.search)}")
 
 
-def _file(path: Path, health: Health) -> Iterator[Finding]:
+def _file(path: Place, health: Health) -> Iterator[Finding]:
     if health.wrong:
         yield bad(
             WHAT,
@@ -118,6 +120,9 @@ def _file(path: Path, health: Health) -> Iterator[Finding]:
             f"SQLite's check of the file was broken off after {duration(CHECK_SECONDS)}; nothing was wrong so far",
             "`fetcher verify` reads all of it, however long it takes",
         )
+    elif isinstance(path, PostgresUrl):
+        if health.overview is not None:
+            yield ok(WHAT, f"{shown(path)} is ours and answers ({size(health.overview.bytes)})")
     elif (found := health.overview or health.texts) is not None:
         yield ok(WHAT, f"{shown(path)} is ours, opens, and is whole ({size(found.bytes)})")
     if health.wal_bytes > MOST_WAL:
@@ -214,6 +219,8 @@ def _left(health: Health, found: Overview, position: Callable[[int], str]) -> It
 
 
 def _lives(run: RunRow) -> bool:
+    if run.elsewhere:
+        return False  # Nobody here can tell.
     try:
         os.kill(run.pid, 0)
     except ProcessLookupError:

@@ -15,10 +15,12 @@ from fetcher.export.job import CATEGORY, Exported, Job
 from fetcher.export.names import Names
 from fetcher.export.reading import chunks_of, values_up_to
 from fetcher.export.replacement import Replacement, clear
+from fetcher.export.server import chosen as on_server
 from fetcher.export.tables import chosen, chunks, with_vectors
-from fetcher.place import Place, file_of
+from fetcher.place import Place, PostgresUrl, place_of
 from fetcher.stop import Stop
 from fetcher.stores.file import connect_readonly, explained, interruptible
+from fetcher.stores.opening import reading
 
 __all__ = ["FORMATS", "Exported", "Written", "export", "write_category"]
 
@@ -67,7 +69,10 @@ def export(
         raise ConfigurationError("CSV has no place for vectors: take json, ndjson or parquet")
     if batch < 1:
         raise ConfigurationError(f"batch: must be at least 1, not {batch}")
-    path, stop = file_of(db, "rows are exported"), stop or Stop()
+    place, stop = place_of(db), stop or Stop()
+    if isinstance(place, PostgresUrl):
+        return _of_server(place, out, to, format, table, tuple(by or ()), vectors, json_columns, stop, on_rows)
+    path = place
     with closing(connect_readonly(path)) as conn, explained(path):
         try:
             with interruptible(conn, stop.is_set):
@@ -80,6 +85,30 @@ def export(
                     by = CATEGORY if relation.name == "chunks" and format == "json" and out is not None else ()
                 job = Job(conn, format, tuple(by), batch, stop.is_set, on_rows)
                 return job.to_stream(relation, to) if to is not None else job.to_folder(relation, Path(out or ""))
+        except Stopped:
+            raise Interrupted("interrupted; the files in place are whole: run again for the others") from None
+
+
+def _of_server(
+    place: PostgresUrl,
+    out: str | Path | None,
+    to: BinaryIO | None,
+    format: str,
+    table: str | None,
+    by: tuple[str, ...],
+    vectors: bool,
+    json_columns: Collection[str],
+    stop: Stop,
+    on_rows: Callable[[int], None],
+) -> Exported:
+    """What `export` does with a mirror in PostgreSQL."""
+    if vectors:
+        raise ConfigurationError(f"{place} has no vectors: they are kept in SQLite alone so far")
+    with reading(place) as sql:
+        try:
+            relation = on_server(sql, place, table, json_columns)
+            job = Job(sql, format, by, 100, stop.is_set, on_rows)
+            return job.to_stream(relation, to) if to is not None else job.to_folder(relation, Path(out or ""))
         except Stopped:
             raise Interrupted("interrupted; the files in place are whole: run again for the others") from None
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import sqlite3
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -11,7 +10,7 @@ from typing import BinaryIO
 from fetcher.errors import Stopped
 from fetcher.export.formats import FORMATS, NESTING
 from fetcher.export.names import Names, Value
-from fetcher.export.reading import Group, groups, groups_of_chunks, pages
+from fetcher.export.reading import Connection, Group, groups, groups_of_chunks, pages
 from fetcher.export.replacement import Replacement, clear, make_folder
 from fetcher.export.stream import Stream
 from fetcher.export.tables import Field, Relation, no_such_column, typed
@@ -45,7 +44,7 @@ class Exported:
 class Job:
     """What is asked for; `batch` chunks are read at once, and `on_rows` is told of rows as they come."""
 
-    conn: sqlite3.Connection
+    conn: Connection
     format: str
     by: Sequence[str]
     batch: int

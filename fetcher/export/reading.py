@@ -14,16 +14,20 @@ from fetcher.export.tables import Child, Relation, quoted
 from fetcher.model import Row
 from fetcher.stores.bulk import decode
 from fetcher.stores.schema import marks
+from fetcher.stores.sql import Sql
+
+Connection = sqlite3.Connection | Sql
+"""A database as it is read."""
 
 Group = tuple[tuple[Value, ...], Iterator[Sequence[Row]]]
 """What the rows have in common, and the rows in pages."""
 
 
 def pages(
-    conn: sqlite3.Connection,
+    conn: Connection,
     relation: Relation,
     size: int,
-    where: str = "1",
+    where: str = "true",
     parameters: Sequence[Value] = (),
 ) -> Iterator[Sequence[Row]]:
     """All rows in pages of `size`, each a short read of its own, as of one moment; a view is one long read."""
@@ -48,7 +52,7 @@ def pages(
         last = rows[-1][:width]
 
 
-def groups_of_chunks(conn: sqlite3.Connection, relation: Relation, size: int) -> Iterator[Group]:
+def groups_of_chunks(conn: Connection, relation: Relation, size: int) -> Iterator[Group]:
     """The chunks by domain and category: from one to the next by the index, and the rows of each in pages."""
     sql = "SELECT domain, category FROM chunks WHERE (domain, category) > (?, ?) ORDER BY 1, 2 LIMIT 1"
     row = conn.execute("SELECT domain, category FROM chunks ORDER BY 1, 2 LIMIT 1").fetchone()
@@ -57,15 +61,13 @@ def groups_of_chunks(conn: sqlite3.Connection, relation: Relation, size: int) ->
         row = conn.execute(sql, row).fetchone()
 
 
-def chunks_of(
-    conn: sqlite3.Connection, relation: Relation, group: Sequence[Value], size: int
-) -> Iterator[Sequence[Row]]:
+def chunks_of(conn: Connection, relation: Relation, group: Sequence[Value], size: int) -> Iterator[Sequence[Row]]:
     """The chunks of a domain and category."""
     where = "chunks.domain = ? AND chunks.category = ?"
     return pages(conn, relation, size, where, group)
 
 
-def values_up_to(conn: sqlite3.Connection, column: str, last: str, where: str, *parameters: str) -> list[str]:
+def values_up_to(conn: Connection, column: str, last: str, where: str, *parameters: str) -> list[str]:
     """The different values of a column of the chunks, in order up to `last`, one step of the index each."""
     sql = f"""WITH RECURSIVE each (value) AS (
             SELECT min({column}) FROM chunks WHERE {where}
@@ -77,32 +79,34 @@ def values_up_to(conn: sqlite3.Connection, column: str, last: str, where: str, *
     return list(decode(found))
 
 
-def groups(conn: sqlite3.Connection, relation: Relation, by: Sequence[str], size: int) -> Iterator[Group]:
+def groups(conn: Connection, relation: Relation, by: Sequence[str], size: int) -> Iterator[Group]:
     """The rows by the values of some columns (SQL), in one long read: SQLite sorts, in a file of its own if need be."""
     columns = [each.sql for each in relation.fields]
-    order = [f"typeof({each}), {each} COLLATE BINARY" for each in by]
+    # A column of SQLite's may hold values of several types.
+    each_type = "typeof({0}), {0} COLLATE BINARY" if isinstance(conn, sqlite3.Connection) else "{0}"
+    order = [each_type.format(each) for each in by]
     sql = f"SELECT {', '.join([*by, *columns])} FROM {relation.origin} ORDER BY {', '.join([*order, *relation.key])}"
     width = len(by)
     with _tolerant(conn):
-        rows = conn.execute(sql)
+        rows = _streamed(conn, sql, ())
         for group, found in groupby(rows, lambda row: [(type(each), each) for each in row[:width]]):
             stripped = (row[width:] for row in found)
             yield tuple(value for _, value in group), _paged(conn, relation, stripped, size)
 
 
 def _in_one_go(
-    conn: sqlite3.Connection, relation: Relation, size: int, select: str, parameters: Sequence[Value]
+    conn: Connection, relation: Relation, size: int, select: str, parameters: Sequence[Value]
 ) -> Iterator[Sequence[Row]]:
     with _tolerant(conn):
-        yield from _paged(conn, relation, conn.execute(select, parameters), size)
+        yield from _paged(conn, relation, _streamed(conn, select, parameters), size)
 
 
-def _paged(conn: sqlite3.Connection, relation: Relation, rows: Iterator[Row], size: int) -> Iterator[Sequence[Row]]:
+def _paged(conn: Connection, relation: Relation, rows: Iterator[Row], size: int) -> Iterator[Sequence[Row]]:
     while page := list(islice(rows, size)):
         yield _with_children(conn, relation, page)
 
 
-def _with_children(conn: sqlite3.Connection, relation: Relation, rows: list[Row]) -> Sequence[Row]:
+def _with_children(conn: Connection, relation: Relation, rows: list[Row]) -> Sequence[Row]:
     """The rows, each with a list of those that belong to it for every child."""
     if not relation.children or not rows:
         return rows
@@ -114,7 +118,7 @@ def _with_children(conn: sqlite3.Connection, relation: Relation, rows: list[Row]
     return rows
 
 
-def _rows_of(conn: sqlite3.Connection, child: Child, keys: Sequence[Value]) -> dict[Value, list[Row]]:
+def _rows_of(conn: Connection, child: Child, keys: Sequence[Value]) -> dict[Value, list[Row]]:
     parent, relation = quoted(child.parent), child.relation
     columns = ", ".join([parent, *(each.sql for each in relation.fields)])
     sql = f"SELECT {columns} FROM {relation.origin} WHERE {parent} IN ({marks(len(keys))})"
@@ -124,7 +128,7 @@ def _rows_of(conn: sqlite3.Connection, child: Child, keys: Sequence[Value]) -> d
     return found
 
 
-def _fetched(conn: sqlite3.Connection, sql: str, parameters: Sequence[Any]) -> list[Row]:
+def _fetched(conn: Connection, sql: str, parameters: Sequence[Any]) -> list[Row]:
     """The rows of a query; of a text that is no UTF-8, what can be read."""
     try:
         return conn.execute(sql, parameters).fetchall()
@@ -135,8 +139,16 @@ def _fetched(conn: sqlite3.Connection, sql: str, parameters: Sequence[Any]) -> l
         return conn.execute(sql, parameters).fetchall()
 
 
+def _streamed(conn: Connection, sql: str, parameters: Sequence[Any]) -> Iterator[Row]:
+    """The rows of a long read, as they are asked for."""
+    return iter(conn.execute(sql, parameters)) if isinstance(conn, sqlite3.Connection) else conn.stream(sql, parameters)
+
+
 @contextmanager
-def _tolerant(conn: sqlite3.Connection) -> Iterator[None]:
+def _tolerant(conn: Connection) -> Iterator[None]:
+    if not isinstance(conn, sqlite3.Connection):
+        yield  # There is no text that is no UTF-8.
+        return
     before = conn.text_factory
     conn.text_factory = partial(str, encoding="utf-8", errors="replace")
     try:
@@ -146,12 +158,12 @@ def _tolerant(conn: sqlite3.Connection) -> Iterator[None]:
 
 
 @contextmanager
-def _moment(conn: sqlite3.Connection, *, needed: bool) -> Iterator[None]:
+def _moment(conn: Connection, *, needed: bool) -> Iterator[None]:
     """Let all that is read be as of one moment."""
     if not needed:
         yield
         return
-    conn.execute("BEGIN")
+    conn.execute("BEGIN" if isinstance(conn, sqlite3.Connection) else "BEGIN ISOLATION LEVEL REPEATABLE READ")
     try:
         yield
     finally:

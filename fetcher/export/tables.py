@@ -11,9 +11,11 @@ from typing import Literal
 
 from fetcher.errors import ConfigurationError, StoreError
 from fetcher.model import Table
+from fetcher.place import Place
 from fetcher.sources import registry
 from fetcher.sources.rest import from_stored
 from fetcher.stores.origin import description_of, source_of
+from fetcher.stores.sql import Sql
 
 Kind = Literal["integer", "real", "text", "blob", "any", "json", "vector", "rows"]
 _KINDS: dict[str, Kind] = {"INTEGER": "integer", "INT": "integer", "REAL": "real", "TEXT": "text", "BLOB": "blob"}
@@ -110,11 +112,16 @@ def with_vectors(conn: sqlite3.Connection, path: Path) -> Relation:
     return chunks(dimension=int(row[0]))
 
 
-def typed(conn: sqlite3.Connection, relation: Relation) -> Relation:
+def typed(conn: sqlite3.Connection | Sql, relation: Relation) -> Relation:
     """The same with the types of all columns known; where they are not declared, every row is asked."""
     unknown = [each for each in relation.fields if each.kind == "any"]
     if not unknown:
         return relation
+    if not isinstance(conn, sqlite3.Connection):
+        # A number, or a text: its text holds both.
+        texts = [replace(each, kind="text", sql=f"({each.sql} #>> '{{}}')") for each in unknown]
+        named = {each.name: each for each in texts}
+        return replace(relation, fields=tuple(named.get(each.name, each) for each in relation.fields))
     asked = [
         f"max({each.sql} IS NOT NULL AND ({what}))"
         for each in unknown
@@ -157,14 +164,14 @@ def _has_chunks(conn: sqlite3.Connection) -> bool:
 
 
 def _items(conn: sqlite3.Connection, path: Path) -> str:
-    declared = [table.name for table in _declared(path)]
+    declared = [table.name for table in declared_tables(path)]
     for name in ("items", *declared[:1], "chunks"):
         if _exists(conn, name):
             return name
     raise StoreError(f"{path} has neither chunks nor items yet")
 
 
-def _declared(path: Path) -> Sequence[Table]:
+def declared_tables(path: Place) -> Sequence[Table]:
     """The tables of the source that a database mirrors; none where nobody knows it."""
     try:
         stored, name = description_of(path), source_of(path)
@@ -189,7 +196,7 @@ def _relation(conn: sqlite3.Connection, path: Path, name: str, json_columns: Col
     columns = conn.execute(f"SELECT name, type, pk FROM pragma_table_xinfo({_text(name)}) WHERE hidden != 1").fetchall()
     holding_json = {"extra", *json_columns} | {
         column.name
-        for table in _declared(path)
+        for table in declared_tables(path)
         if table.name == name
         for column in table.columns
         if column.type == "json"

@@ -10,14 +10,16 @@ from collections.abc import Callable, Iterator, Mapping
 from contextlib import closing
 from importlib.util import find_spec
 from itertools import islice
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, cast
 
 from fetcher.embedders import Embedder, make
 from fetcher.errors import ConfigurationError, RemoteError, RequestFailed, StoreError
 from fetcher.model import Key
-from fetcher.place import Place, file_of
+from fetcher.place import Place, PostgresUrl, place_of
 from fetcher.search.fusion import Found, distinct, fused
 from fetcher.search.hits import Hit, Marks, lines_of, marked, sentence
+from fetcher.search.server import find as find_on_server
 from fetcher.search.text import CHUNKS, ITEMS, Matches, matches, snippets
 from fetcher.settings import Settings, load
 from fetcher.stop import Stop
@@ -46,7 +48,7 @@ class Search:
     """
 
     def __init__(self, db: str | Place, embedder: Embedder | Callable[..., Any] | str | None = None, **settings: Any):
-        self._path = file_of(db, "texts are searched")
+        self._place = place_of(db)
         self._given = embedder
         self._settings = settings
         self._embedder: Embedder | None = None
@@ -76,6 +78,10 @@ class Search:
             raise ConfigurationError(f"limit: must be at least 1, not {limit}")
         if mode not in (None, "text", "vector", "hybrid"):
             raise ConfigurationError(f"mode: must be text, vector or hybrid, not {mode}")
+        if isinstance(self._place, PostgresUrl):
+            if mode not in (None, "text"):
+                raise ConfigurationError(f"{self._place} has no vectors: they are kept in SQLite alone so far")
+            return find_on_server(self._place, wanted, limit, marks)
         with closing(connect_readonly(self._path)) as conn, explained(self._path):
             # A text that somebody else wrote may be anything.
             conn.text_factory = lambda data: data.decode("utf-8", "replace")
@@ -84,6 +90,12 @@ class Search:
             conn.execute("BEGIN")
             found, ranking = self._ranked(conn, wanted, meant, limit, mode)
             return self._hits(conn, ranking, found, wanted, marks)
+
+    @property
+    def _path(self) -> Path:
+        """The file that is searched."""
+        assert isinstance(self._place, Path)
+        return self._place
 
     def _ranked(
         self, conn: sqlite3.Connection, words: str, meant: bytes | None, limit: int, mode: Mode | None

@@ -65,6 +65,10 @@ class SqliteSql:
         """What `select` gives, of a statement that ends in IN, for many keys."""
         return array_for_keys(self.conn, statement, keys)
 
+    def stream(self, statement: str, parameters: Sequence[Any] = ()) -> Iterator[Any]:
+        """The rows of a long read, as they are asked for."""
+        return iter(self.execute(statement, parameters))
+
     def any(self, value: Key) -> Key:
         """The value: a column of type ANY takes it as it is."""
         return value

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import os
+import socket
 import time
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from fetcher.model import Covered, Scope, Table
 from fetcher.place import Place
@@ -21,7 +22,7 @@ class RunRow:
     """One run as its row tells it; `ended` is None while it goes on, times are Unix seconds.
 
     `stage` is `detail` for a run of a mirror, and `item` beside it where ids were submitted; of the stages of texts
-    that go on together each has a row.
+    that go on together each has a row. `elsewhere` says that its process is another machine's.
     """
 
     id: int
@@ -44,6 +45,7 @@ class RunRow:
     rate: float
     paused_until: int | None
     reason: str | None
+    elsewhere: bool = False
 
     @property
     def goes_on(self) -> bool:
@@ -136,12 +138,16 @@ def last_runs(sql: Sql, stages: Sequence[str], most: int) -> tuple[RunRow, ...]:
         f"SELECT id, {stage}, {_RUN} FROM runs WHERE {stage} IN ({marks(len(stages))}) ORDER BY id DESC LIMIT ?",
         [*stages, most],
     ).fetchall()
-    return tuple(RunRow(*row) for row in rows)
+    hosts = sql.array(f"{sql.select('host')} FROM engines") if sql.has("engines") else []
+    elsewhere = any(host != socket.gethostname() for host in hosts)
+    return tuple(replace(RunRow(*row), elsewhere=elsewhere) for row in rows)
 
 
 def _alive(run: RunRow) -> bool:
     if time.time() - run.updated_at > 60:
         return False
+    if run.elsewhere:
+        return True
     try:
         os.kill(run.pid, 0)
     except ProcessLookupError:

@@ -31,7 +31,7 @@ class Search:
         self._item = item
         # Last first: FTS5 stores two bytes less a word in its first column, and what comes last is longest.
         self._tables = [table for table in reversed(tables) if table.search]
-        self._at = {table.name: _places(table) for table in self._tables}
+        self._at = {table.name: places(table) for table in self._tables}
         columns = ", ".join(quoted(table.name) for table in self._tables)
         key = quoted(item.columns[0].name)
         texts = ", ".join(f"({_text_sql(table, item)}) AS {quoted(table.name)}" for table in self._tables)
@@ -94,7 +94,7 @@ class Search:
         searched is no text.
         """
         # The texts come from memory: to read back the rows just written takes more time.
-        texts = [[_text(rows, at) for rows in written[name]] for name, at in self._at.items()]
+        texts = [[text_of(rows, at) for rows in written[name]] for name, at in self._at.items()]
         conn.executemany(self._add, zip(keys, *texts, strict=True))
 
     def fill(
@@ -140,14 +140,14 @@ class Search:
         return None if end is None else int(end)
 
 
-def _places(table: Table) -> tuple[int, ...]:
+def places(table: Table) -> tuple[int, ...]:
     """Where the searched columns are in a row, which begins with the item."""
     names = [column.name for column in table.columns]
     return tuple(names.index(name) + 1 for name in table.search)
 
 
 def _text_sql(table: Table, item: Table) -> str:
-    """The SELECT of an item's text in one table: what `_text` makes of the same rows."""
+    """The SELECT of an item's text in one table: what `text_of` makes of the same rows."""
     text = " || char(10) || ".join(f"ifnull({quoted(name)}, '')" for name in table.search)
     name, parent, first = quoted(table.name), quoted(table.parent or ""), quoted(table.columns[0].name)
     key = f"{quoted(item.name)}.{quoted(item.columns[0].name)}"
@@ -157,13 +157,13 @@ def _text_sql(table: Table, item: Table) -> str:
     )
 
 
-def _text(rows: Sequence[Row], places: Sequence[int]) -> str:
+def text_of(rows: Sequence[Row], at: Sequence[int]) -> str:
     """The searched texts of an item's sorted rows; of two rows of one key the last counts."""
     kept = {row[1]: row for row in rows}.values()
     try:
-        if len(places) == 1:
-            (place,) = places
+        if len(at) == 1:
+            (place,) = at
             return "\n".join([row[place] or "" for row in kept])
-        return "\n".join([row[place] or "" for row in kept for place in places])
+        return "\n".join([row[place] or "" for row in kept for place in at])
     except TypeError as error:
         raise sqlite3.DataError(f"a column that is searched holds texts: {error}") from None

@@ -84,6 +84,10 @@ class Sql(Protocol):
         """What `select` gives, of a statement that ends in IN, for many keys."""
         ...
 
+    def stream(self, statement: str, parameters: Sequence[Any] = ()) -> Iterator[Any]:
+        """The rows of a long read, as they are asked for, and not all at once."""
+        ...
+
     def any(self, value: Key) -> Any:
         """A value for a column that holds numbers as well as texts."""
         ...

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 import struct
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from functools import lru_cache
 from typing import Any, cast
 
@@ -126,6 +126,12 @@ class PostgresSql:
     def array_for_keys(self, statement: str, keys: Sequence[Any]) -> list[Any]:
         """What `select` gives, of a statement that ends in IN, for many keys."""
         return _listed(self._for_keys(statement, keys, ())) if keys else []
+
+    def stream(self, statement: str, parameters: Sequence[Any] = ()) -> Iterator[Any]:
+        """The rows of a long read, as they are asked for, by a cursor of the server's."""
+        with self.conn.transaction(), self.conn.cursor(name="stream") as cursor:
+            cursor.itersize = 500
+            yield from cursor.execute(_spoken(statement), parameters)
 
     def any(self, value: Key) -> Jsonb:
         """A value for a column that holds numbers as well as texts."""

@@ -10,6 +10,7 @@ from collections.abc import Callable
 from fetcher.errors import StoreError
 from fetcher.stores.postgres.connection import PostgresSql
 from fetcher.stores.schema import marks
+from fetcher.stores.sql import Sql
 
 TABLE = "fetcher_migrations"
 """Which steps a database has been through; where it is, the schema is ours."""
@@ -49,7 +50,7 @@ def names() -> list[str]:
     return [step.__name__ for step in STEPS]
 
 
-def done(sql: PostgresSql) -> list[str]:
+def done(sql: Sql) -> list[str]:
     """The names of the steps that a database has been through."""
     if not sql.has(TABLE):
         return []

@@ -82,7 +82,8 @@ def make_views(sql: PostgresSql, views: Sequence[View], warn: Callable[[str], No
     wanted = {view.name: view.postgres or view.sql for view in views}
     present = dict(
         sql.execute(
-            "SELECT relname, coalesce(obj_description(oid, 'pg_class'), '') FROM pg_class"
+            "SELECT relname, CASE relkind WHEN 'v' THEN coalesce(obj_description(oid, 'pg_class'), '') ELSE '' END"
+            " FROM pg_class"
             " WHERE relnamespace = current_schema()::regnamespace AND relkind IN ('r', 'v', 'm', 'p', 'f')"
         ).fetchall()
     )

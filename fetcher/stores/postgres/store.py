@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
 from typing import Any
@@ -16,6 +16,7 @@ from fetcher.model import (
     Key,
     Outcome,
     Page,
+    Row,
     RunState,
     Table,
     View,
@@ -23,9 +24,11 @@ from fetcher.model import (
 from fetcher.place import PostgresUrl
 from fetcher.stores.mirror import MirrorStore
 from fetcher.stores.postgres import migrations
+from fetcher.stores.postgres.connection import one_line
 from fetcher.stores.postgres.database import Database
 from fetcher.stores.postgres.indexes import Indexes
 from fetcher.stores.postgres.schema import make_table, make_views, refuse_taken
+from fetcher.stores.postgres.search import Search
 
 LONGEST_KEY = 2_000
 """Bytes of a key: what is longer fits into no index."""
@@ -44,6 +47,7 @@ class PostgresStore(MirrorStore):
         super().__init__(db, source, tables, clock)
         self._server = db
         self._indexes = Indexes(tables, db)
+        self._search: Search | None = Search.of(db, source, self._item, self._children)
 
     @classmethod
     def open(
@@ -75,7 +79,11 @@ class PostgresStore(MirrorStore):
                     make_table(db.sql, table, tables[0])
                 store._adopt(base_url, description)
                 make_views(db.sql, views, warn)
+                if store._search is not None:
+                    store._search.make()
             db.register()
+            if store._search is not None:
+                store._search.fill(stopped, warn)
         except BaseException:
             db.close()
             raise
@@ -99,7 +107,28 @@ class PostgresStore(MirrorStore):
 
     def _halve(self, batch: Batch, state: RunState, error: Exception) -> Committed:
         sifted = _sifted(batch)
+        alone = len(batch.pages) == 1 and not (batch.parts or batch.details or batch.gone or batch.failures)
+        if sifted is batch and alone:
+            (page,) = batch.pages
+            if guilty := self._guilty(page, page.rows):
+                sifted = replace(batch, pages=(_without(page, guilty),))
         return self.commit(sifted, state) if sifted is not batch else super()._halve(batch, state, error)
+
+    def _guilty(self, page: Page, rows: Sequence[Row]) -> dict[Key, str]:
+        """Which of the rows of a page PostgreSQL refuses, and why, found out by halves."""
+        details = {row[0]: page.details[row[0]] for row in rows if row[0] in page.details}
+        some = replace(page, rows=tuple(rows), details=details, proven=None, token=None, failures=(), left_out=())
+        try:
+            with self._server.transaction():
+                self._write(Batch(pages=(some,)))
+                raise _Undone
+        except _Undone:
+            return {}
+        except self._server.refused as error:
+            if len(rows) == 1:
+                return {rows[0][0]: one_line(error)}
+        half = len(rows) // 2
+        return self._guilty(page, rows[:half]) | self._guilty(page, rows[half:])
 
 
 @contextmanager
@@ -111,6 +140,10 @@ def kept_from_runs(url: PostgresUrl) -> Iterator[None]:
         yield
     finally:
         db.close()
+
+
+class _Undone(Exception):
+    """Ends a transaction that was only tried."""
 
 
 def _sifted(batch: Batch) -> Batch:
@@ -143,12 +176,17 @@ def _sifted_page(page: Page) -> Page:
     told = tuple(map(_told, page.failures))
     if not flaws and told == page.failures:
         return page
+    return _without(replace(page, failures=told), flaws)
+
+
+def _without(page: Page, flaws: Mapping[Key, str]) -> Page:
+    """The page with failures in place of the items that have flaws."""
     failures = (Failure("item", _shown(key), Outcome.MALFORMED, _UNUSABLE.format(flaw)) for key, flaw in flaws.items())
     return replace(
         page,
         rows=tuple(row for row in page.rows if row[0] not in flaws),
         details={key: detail for key, detail in page.details.items() if key not in flaws},
-        failures=(*told, *failures),
+        failures=(*page.failures, *failures),
     )
 
 
