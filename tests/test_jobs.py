@@ -749,6 +749,7 @@ def test_every_question_about_jobs_is_answered_by_an_index(mirror: Mirror) -> No
     mirror.submit(60, 61, idempotency_key="k", digest="d")
     mirror.trigger()
     mirror.trigger()
+    assert len(mirror.store.claim("detail", 1, "oldest", None, set())[0]) == 1
     mirror.found(30)
     mirror.fetched(30)
     mirror.job(job)

@@ -200,7 +200,7 @@ def test_sigint_ends_at_once_also_while_a_job_is_followed_and_nothing_answers(db
             eventually(lambda: simulator.requests["info"] == 3)
             code, seconds, err = served.end(signal.SIGINT)
     assert code == 130
-    assert seconds < 2.5
+    assert seconds < 2.0
     assert err == (
         "fetcher: interrupted; all that was submitted is stored, and goes on when the service is started again\n"
     )
