@@ -103,7 +103,8 @@ def test_any_token_bucket_is_used_well_and_rarely_overdrawn(
     profile = bucket(rate, max(2.0, rate * seconds_saved), lockout)
     run = rehearse(used, profile, workers=50, seconds=120, latency=latency, sigma=sigma, seed=seed)
     assert 0.7 * rate < run.rate(80, 120) < 1.2 * rate
-    assert len([at for at in events(run) if at > 80]) <= 4
+    # What a host of two a second has saved hides for longer how few these are.
+    assert len([at for at in events(run) if at > 80]) <= (4 if rate >= 3 else 5)
 
 
 def pace_at(rate: float) -> Learned:
