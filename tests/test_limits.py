@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import time
 from dataclasses import replace
 from itertools import pairwise
 from typing import Any
@@ -39,6 +40,12 @@ def limits(
 def learned_by(used: Limits) -> Learned:
     pace = used.pace
     return Learned(pace.limit, pace.patience, pace.cumulative, used.gate.size, 1.0)
+
+
+@pytest.fixture(autouse=True)
+def one_moment(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A Retry-After that is a date has no parts of a second: with one time for all a rehearsal is always the same."""
+    monkeypatch.setattr(time, "time", lambda: 1_800_000_000.5)
 
 
 def events(run: Rehearsal) -> list[float]:
