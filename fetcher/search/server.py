@@ -93,7 +93,7 @@ class _Query:
         from fetcher.stores.postgres.search import folded
 
         def mark(found: re.Match[str]) -> str:
-            word = folded(found[0])
+            word = folded(found[0]).strip()
             hit = word in self.whole or any(word.startswith(each) for each in self.begun)
             return f"{PRIVATE_MARKS[0]}{found[0]}{PRIVATE_MARKS[1]}" if hit else found[0]
 

@@ -6,6 +6,7 @@ import re
 import sqlite3
 import unicodedata
 from collections.abc import Callable, Mapping, Sequence
+from functools import lru_cache
 from typing import Any
 
 import psycopg
@@ -24,7 +25,11 @@ MOST_CHARACTERS = 400_000
 
 _BEFORE_ALL = -(2**63)
 _OURS = "of fetcher"
-_APART = re.compile(r"[\W_]+")
+_BEYOND = re.compile(r"[^\x00-\x7f]+")
+_SIGNS = re.compile(r"[^\w\x00-\x7f]+")
+_MARKS = re.compile("[\u0300-\u036f\u1ab0-\u1aff\u1dc0-\u1dff\u20d0-\u20ff\ufe20-\ufe2f]+")
+_BYTES = bytes(each if each > 127 else ord(chr(each).lower()) if chr(each).isalnum() else 32 for each in range(256))
+"""What becomes of the bytes of a text in UTF-8."""
 
 WEIGHTS = "ABCD"
 """The words of each table have a weight of their own, by which they can be asked for alone."""
@@ -32,9 +37,16 @@ WEIGHTS = "ABCD"
 
 def folded(text: str) -> str:
     """The words of a text, as they are indexed and asked for: case and accents make no difference."""
+    # Whoever commits competes with busy threads for the interpreter: each step is one call of C's.
     if not text.isascii():
-        text = "".join(each for each in unicodedata.normalize("NFKD", text) if not unicodedata.combining(each))
-    return _APART.sub(" ", text.casefold()).strip()
+        text = _BEYOND.sub(lambda found: _plain(found[0]), text)
+    return text.encode("utf-8", "replace").translate(_BYTES).decode()
+
+
+@lru_cache(10_000)
+def _plain(signs: str) -> str:
+    """Some characters beyond ASCII without accents and case, and without what is no letter or digit."""
+    return _SIGNS.sub(" ", _MARKS.sub("", unicodedata.normalize("NFKD", signs)).casefold())
 
 
 class Search:
@@ -53,7 +65,7 @@ class Search:
         )
         self._add = (
             f"INSERT INTO search (id, words) SELECT id, {words}"
-            f" FROM unnest(?::bigint[]{', ?::text[]' * len(names)}) AS new (id, {', '.join(names)})"
+            f" FROM unnest(%b::bigint[]{', %b::text[]' * len(names)}) AS new (id, {', '.join(names)})"
             " ON CONFLICT (id) DO UPDATE SET words = excluded.words"
         )
 
@@ -97,7 +109,7 @@ class Search:
                 texts = [[_words(text_of(rows, at)) for rows in written[name]] for name, at in self._at.items()]
             except sqlite3.DataError as error:
                 raise psycopg.DataError(str(error)) from None
-            self._db.sql.execute(self._add, [list(keys), *texts])
+            self._db.sql.conn.execute(self._add, [list(keys), *texts])
 
     def fill(self, stopped: Callable[[], bool], warn: Callable[[str], None]) -> None:
         """Put in all that was fetched before there was a search, or go on with that, a step a transaction.
