@@ -9,12 +9,13 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
+import psycopg
 import pytest
 
 from fetcher import Committed, StoreError
 from fetcher.simulator import Simulator, World
 from fetcher.stores.postgres import database
-from tests.helpers import assert_complete, column, dump, eventually, mirror, one, query, running
+from tests.helpers import assert_complete, change, column, dump, eventually, mirror, one, query, running
 from tests.postgres import PostgresServer, Way, postgres_server
 
 pytestmark = pytest.mark.usefixtures("no_threads_left")
@@ -142,6 +143,43 @@ def test_a_connection_that_is_cut_at_any_message_costs_nothing(postgres: Postgre
         assert_consistent(url, world, reported)
         mirror(url, simulator, **settings)
         assert dump(url) == expected, f"cut {how} message {at} of {total}"
+
+
+def test_a_run_whose_mirror_another_one_has_had_meanwhile_ends(postgres: PostgresServer, simulate: Simulate) -> None:
+    world = World(seed=5, items=60)
+    simulator = simulate(world)
+    url = postgres.url()
+
+    def on_batch(done: Committed) -> None:
+        if len(done.stored) > 3:
+            change(url, "DELETE FROM engines")
+
+    reported: set[int] = set()
+    with pytest.raises(StoreError, match="another run has had it meanwhile: run again"):
+        mirror(
+            url,
+            simulator,
+            db_batch_size=7,
+            on_batch=lambda done: (reported.update(done.stored), on_batch(done)),
+        )
+    assert_consistent(url, world, reported)
+    assert mirror(url, simulator).exit_code == 0
+    assert_complete(url, world)
+
+
+def test_who_keeps_a_table_locked_is_told_and_costs_nothing(
+    postgres: PostgresServer, simulate: Simulate, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(database._SETTINGS, "lock_timeout", "200ms")
+    simulator = simulate(World(seed=5, items=60))
+    url = postgres.url()
+    mirror(url, simulator, limit=5)
+    with psycopg.connect(url) as other:
+        other.execute("LOCK TABLE tags")
+        with pytest.raises(StoreError, match="another program has kept a table locked"):
+            mirror(url, simulator)
+    assert mirror(url, simulator).exit_code == 0
+    assert_complete(url, simulator.world)
 
 
 # --- the server ------------------------------------------------------------------------------------------

@@ -47,10 +47,10 @@ def fetch(
 ) -> int:
     """Mirror SOURCE (pr0gramm) into the database DB (DB_PATH); run again, it goes on where it was.
 
-    SOURCE is a name, or a file that describes an API and ends in .toml. One argument is the SOURCE if there is a source
-    of that name, else the DB. What comes after them goes to the SOURCE: files takes each PATH as a folder or file to
-    read, a described API takes NAME=VALUE for its variables. Every setting can be an option, an environment variable or
-    a line in ./.env, in this order.
+    DB is a file, or postgresql://USER@HOST/NAME. SOURCE is a name, or a file that describes an API and ends in .toml.
+    One argument is the SOURCE if there is a source of that name, else the DB. What comes after them goes to the SOURCE:
+    files takes each PATH as a folder or file to read, a described API takes NAME=VALUE for its variables. Every setting
+    can be an option, an environment variable or a line in ./.env, in this order.
     """
     source, db, more = what_to_mirror(what)
     given |= more

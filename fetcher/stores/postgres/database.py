@@ -32,6 +32,9 @@ LOST_SECONDS = 60.0
 LOSSES = 5
 """So often in a row a connection may be lost over the same."""
 
+LOCKED_SECONDS = 30
+"""How long a table may be locked by somebody else's transaction."""
+
 _LOOK_AGAIN = 0.2
 _ROOM = 2**62
 
@@ -42,6 +45,7 @@ _SETTINGS = {
     "tcp_keepalives_count": "3",
     "idle_in_transaction_session_timeout": "0",
     "statement_timeout": "0",
+    "lock_timeout": f"{LOCKED_SECONDS}s",
     "client_min_messages": "warning",
     "jit": "off",
 }
@@ -59,12 +63,20 @@ _SAYING: tuple[tuple[type[psycopg.Error], str], ...] = (
     (errors.ReadOnlySqlTransaction, "it is read-only: name the primary server"),
     (errors.InvalidPassword, "the server refuses the password"),
     (errors.InvalidCatalogName, "the server has no such database: make it with createdb"),
+    (
+        errors.LockNotAvailable,
+        f"another program has kept a table locked for {LOCKED_SECONDS} s: end its transaction, run again",
+    ),
     (errors.TooManyConnections, "the server has no connection left: raise its max_connections"),
 )
 
 
+_AGAIN = (errors.DeadlockDetected, errors.SerializationFailure)
+"""Somebody else was in the way of a transaction, of which nothing was written."""
+
+
 class Lost(StoreError):
-    """The connection was lost, and nothing of the transaction that was under way has been written."""
+    """Nothing of the transaction that was under way has been written: commonly since the connection was lost."""
 
 
 class Database:
@@ -113,9 +125,9 @@ class Database:
         """Keep runs away while the connection lasts. Raises StoreError when one has the database."""
         self._lock(0.0, "pg_try_advisory_lock_shared")
 
-    def _connected(self, *, readonly: bool = False) -> psycopg.Connection[Any]:
+    def _connected(self, *, readonly: bool = False, seconds: int = CONNECT_SECONDS) -> psycopg.Connection[Any]:
         with self.explained():
-            conn = psycopg.connect(**_parameters(self.path), autocommit=True)
+            conn = psycopg.connect(**{"connect_timeout": seconds, **_parameters(self.path)}, autocommit=True)
             try:
                 adapted(conn)
                 settings = {**_SETTINGS, **({"default_transaction_read_only": "on"} if readonly else _WRITING)}
@@ -184,10 +196,12 @@ class Database:
             try:
                 yield
                 if self._counts:
-                    self._conn.execute(
+                    counted = self._conn.execute(
                         "UPDATE engines SET commits = %s, seen_at = %s WHERE id = %s",
                         [self._commits + 1, int(time.time()), self._name],
                     )
+                    if not counted.rowcount:
+                        raise self._taken_over()
             except BaseException:
                 with suppress(psycopg.Error):
                     self._conn.execute("ROLLBACK", prepare=False)
@@ -208,7 +222,9 @@ class Database:
         if not self._counts:
             return False
         row = self._conn.execute("SELECT commits FROM engines WHERE id = %s", [self._name]).fetchone()
-        return row is not None and int(row[0]) > self._commits
+        if row is None:
+            raise self._taken_over()
+        return int(row[0]) > self._commits
 
     def persist(self, do: Callable[[], T]) -> T:
         """What `do` gives, done again when the connection is lost before anything of it was written. Raises StoreError.
@@ -236,7 +252,7 @@ class Database:
         before, deadline = self._backend, time.monotonic() + LOST_SECONDS
         while True:
             try:
-                self._conn = self._connected()
+                self._conn = self._connected(seconds=2)
                 break
             except StoreError:
                 if time.monotonic() >= deadline:
@@ -269,11 +285,16 @@ class Database:
         if conn is not None and is_lost(conn, error):
             conn.close()
             return self._lost()
+        if isinstance(error, _AGAIN):
+            return Lost(f"{self.path}: another program is in the way: {one_line(error, _password(self.path))}")
         for kind, saying in _SAYING:
             if isinstance(error, kind):
                 return StoreError(f"{self.path}: {saying}")
         secret = _password(self.path)
         return StoreError(f"{self.path}: {one_line(error, secret)}")
+
+    def _taken_over(self) -> StoreError:
+        return StoreError(f"{self.path}: another run has had it meanwhile: run again, what was stored is safe")
 
     def _lost(self) -> Lost:
         return Lost(f"{self.path}: the connection is lost: run again, what was stored is safe")
@@ -319,7 +340,6 @@ def _parameters(url: PostgresUrl) -> dict[str, Any]:
         ) from None
     ours = {
         "application_name": "fetcher",
-        "connect_timeout": CONNECT_SECONDS,
         "keepalives_idle": 15,
         "keepalives_interval": 5,
         "keepalives_count": 3,
