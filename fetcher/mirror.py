@@ -672,7 +672,7 @@ class Parts:
             plan,
             _Listing(source, client, transform),
             Stage("detail", run, of(source, "batch")),
-            Stage(ITEM, ask) if of(source, "item") is not None else None,
+            Stage(ITEM, ask) if of(source, "item") is not None and listing.has_details else None,
         )
 
 

@@ -18,6 +18,7 @@ from typing import Any
 import pytest
 
 from fetcher import ConfigurationError, Interrupted, LoginError, RemoteError, Stop, Summary, fetch, verify
+from fetcher.service import Service
 from fetcher.simulator import Answer, Profile, RestWorld, Share, Simulator
 from fetcher.sources import find
 from fetcher.sources.rest import shipped
@@ -712,6 +713,26 @@ def test_hacker_news(db: Path, simulate: Simulate) -> None:
     summary = mirror("hacker-news", db, simulator, "/hacker-news")
     assert summary.counts.new == 20
     assert verify(db).complete
+
+
+def test_items_with_numbers_and_requests_of_their_own_can_be_served(db: Path, simulate: Simulate) -> None:
+    world = RestWorld(seed=17, items=100)
+    simulator = simulate(world)
+    served = Service("hacker-news", db, api_base_url=f"{simulator.url}/hacker-news", ingest_batch_interval=0, **FAST)
+    with closing(served.open()) as service:
+        job = service.submit([*world.ids()[:5], 10**8])
+        eventually(lambda: (service.job(job.id) or job).status == "completed", 30)
+        found = service.job(job.id)
+    assert found is not None
+    assert (found.stored, found.gone, found.failed) == (5, 1, 0)
+    assert column(db, "SELECT id FROM items ORDER BY 1") == list(world.ids()[:5])
+
+
+def test_items_that_are_only_listed_cannot_be_served(db: Path, simulate: Simulate) -> None:
+    simulator = simulate(RestWorld(seed=17, items=10))
+    variables = {"github_owner": "python", "github_repo": "cpython"}
+    with pytest.raises(ConfigurationError, match="cannot be asked for single items"):
+        Service("github-issues", db, api_base_url=f"{simulator.url}/github", **variables).open()
 
 
 def test_github_issues(db: Path, simulate: Simulate) -> None:

@@ -166,7 +166,7 @@ class Defaults:
 
     item: Callable[[Any, Any], Detail | Gone] | None = None
     """`item(client, key)`: an item that was asked for by its key alone, its row being that of the items' table in the
-    Detail. What needs a request of its own beyond that is asked for by `detail`. Raises RequestFailed."""
+    Detail; `detail` is asked next. A source whose items have numbers can be served then. Raises RequestFailed."""
 
     batch: int = 1
     """How many items `details` is asked for at once, at most."""
