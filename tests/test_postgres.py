@@ -21,7 +21,7 @@ from fetcher.export import export
 from fetcher.model import Batch, Detail, Interval, Outcome, Page, View
 from fetcher.place import PostgresUrl, place_of
 from fetcher.settings import Settings, load
-from fetcher.simulator import Answer, Simulator, World
+from fetcher.simulator import Answer, Simulator, StacWorld, World
 from fetcher.sources import of, registry
 from fetcher.stores.opening import open_store, peek_store
 from fetcher.stores.overview import overview
@@ -69,6 +69,32 @@ def test_it_holds_what_sqlite_holds(url: str, db: Path, shared_simulator: Simula
         # SQLite keeps text where PostgreSQL keeps JSON, which comes as text too.
         assert sorted(map(repr, ours[name])) == sorted(map(repr, theirs[name])), name
     assert verify(url).complete
+
+
+def test_a_mirror_whose_keys_and_scopes_are_texts_is_that_of_sqlite(url: str, db: Path, simulate: Simulate) -> None:
+    world = StacWorld(seed=3, items=130)
+    simulator = simulate(world)
+    for more in ({}, {}, {"full_update": True}):
+        for place in (url, db):
+            summary = mirror(place, simulator, source="stac", stac_page_size=20, max_backoff_seconds=0.2, **more)
+            assert summary.exit_code == 0
+            assert verify(place).complete
+        assert sorted(map(repr, dump(url)["coverage"])) == sorted(map(repr, dump(db)["coverage"]))
+        for table in registry()["stac"].tables:
+            names = [each.name for each in (*table.columns, *table.generated)]
+            sql = 'SELECT "' + '", "'.join([*names, "extra"]) + f'" FROM {table.name}'
+            # A number that is read out of JSON is one of its column's type here, and as it was written there.
+            ours, theirs = (
+                sorted(
+                    repr([float(each) if isinstance(each, int) else each for each in row]) for row in query(place, sql)
+                )
+                for place in (url, db)
+            )
+            assert ours == theirs, table.name
+    for collection, id, text in query(url, "SELECT collection, id, item FROM stac_items"):
+        assert json.loads(text) == world.item(collection, id, simulator.url)
+    sql = "SELECT collection, items, first, last FROM per_collection"
+    assert query(url, sql) == query(db, sql)
 
 
 def test_every_view_of_every_source_is_made_and_answers(postgres: PostgresServer) -> None:
