@@ -158,7 +158,8 @@ class Way:
 
     `cut` sees each piece that a client sends, and its number; where it says `before` the piece is not passed on, and
     the way is cut; where it says `after`, it is passed on and cut once the server has answered, and with `at once`
-    without waiting for that. A client that connects again reaches the server again.
+    without waiting for that; with `hold` nothing goes on, and nobody is told. A client that connects again reaches the
+    server again.
     """
 
     def __init__(self, port: int, cut: Callable[[bytes, int], str | None] = lambda _, __: None) -> None:
@@ -169,6 +170,7 @@ class Way:
         self._listener = socket.create_server(("127.0.0.1", 0))
         self.port = int(self._listener.getsockname()[1])
         self._open: list[socket.socket] = []
+        self._closed = threading.Event()
         self._threads = [threading.Thread(target=self._accept, daemon=True)]
         self._threads[0].start()
 
@@ -178,6 +180,7 @@ class Way:
 
     def close(self) -> None:
         """Let nobody through any more."""
+        self._closed.set()
         _close(self._listener)
         for each in self._open:
             _close(each)
@@ -223,6 +226,9 @@ class Way:
                     continue
                 self.cuts += 1
                 silent.set()
+                if how == "hold":
+                    self._closed.wait()
+                    break
                 if how != "before":
                     answered.clear()
                     server.sendall(data)

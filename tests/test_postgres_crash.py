@@ -249,6 +249,28 @@ def test_a_server_that_stays_away_ends_the_run_and_the_next_goes_on(
 
 
 @pytest.mark.timeout(60)
+def test_ctrl_c_is_answered_while_the_server_says_nothing(postgres: PostgresServer, simulate: Simulate) -> None:
+    world = World(seed=7, items=400)
+    simulator = simulate(world, latency=0.01)
+    url = postgres.url()
+    silent = threading.Event()
+    with Way(postgres.port, lambda _, __: "hold" if silent.is_set() else None) as way:
+        with running(simulator, way.through(url), "--batch-size", "5") as process:
+            eventually(lambda: simulator.requests["info"] > 60)
+            silent.set()
+            eventually(lambda: way.cuts > 0)
+            began = time.monotonic()
+            process.terminate()
+            _, err = process.communicate(timeout=20)
+            assert process.returncode == 130, err
+            assert time.monotonic() - began < 3.5
+            assert "the last batch is fetched again" in err
+    eventually(lambda: one(url, "SELECT count(*) FROM pg_locks WHERE locktype = 'advisory'") == 0)
+    assert mirror(url, simulator).exit_code == 0
+    assert_complete(url, world)
+
+
+@pytest.mark.timeout(60)
 def test_ctrl_c_is_answered_while_the_server_is_away(own_server: PostgresServer, simulate: Simulate) -> None:
     simulator = simulate(World(seed=7, items=400), latency=0.01)
     url = own_server.url()

@@ -12,7 +12,7 @@ from contextlib import AbstractContextManager, contextmanager, suppress
 from typing import Any, Self, TypeVar
 
 import psycopg
-from psycopg import conninfo, errors
+from psycopg import conninfo, errors, pq
 
 from fetcher.errors import Stopped, StoreError
 from fetcher.place import PostgresUrl
@@ -34,6 +34,9 @@ LOSSES = 5
 
 LOCKED_SECONDS = 30
 """How long a table may be locked by somebody else's transaction."""
+
+STOP_SECONDS = 1.2
+"""How long a run that is to stop waits for a server that does not answer."""
 
 _LOOK_AGAIN = 0.2
 _ROOM = 2**62
@@ -102,10 +105,16 @@ class Database:
         self._name = f"{socket.gethostname()}/{os.getpid()}/{secrets.token_hex(4)}"
         self._commits = 0
         self._counts = False
+        self._closed = threading.Event()
         self._conn = self._connected()
         self.sql = PostgresSql(self._conn)
+        self._watcher: threading.Thread | None = threading.Thread(
+            target=self._watch, name="fetcher-postgres", daemon=True
+        )
         try:
             self._lock(LOCK_SECONDS)
+            assert self._watcher is not None
+            self._watcher.start()
         except BaseException:
             self.close()
             raise
@@ -116,7 +125,7 @@ class Database:
         made = object.__new__(cls)
         made.path = url
         made.stopped, made.warn = lambda: False, lambda _: None
-        made._counts = False
+        made._counts, made._closed, made._watcher = False, threading.Event(), None
         made._conn = made._connected(readonly=True)
         made.sql = PostgresSql(made._conn)
         return made
@@ -156,7 +165,23 @@ class Database:
         with suppress(psycopg.Error):
             if self._counts:
                 self._conn.execute("DELETE FROM engines WHERE id = %s", [self._name])
+        self._closed.set()
         self._conn.close()
+        if self._watcher is not None and self._watcher.is_alive():
+            self._watcher.join()
+
+    def _watch(self) -> None:
+        """Cut the connection to a server that does not answer, once the run is to stop."""
+        asked = None
+        while not self._closed.wait(_LOOK_AGAIN):
+            if not self.stopped() or self._conn.pgconn.transaction_status != pq.TransactionStatus.ACTIVE:
+                asked = None
+            elif asked is None:
+                asked = time.monotonic()
+            elif time.monotonic() - asked > STOP_SECONDS:
+                with suppress(OSError, psycopg.Error), socket.socket(fileno=os.dup(self._conn.fileno())) as sock:
+                    sock.shutdown(socket.SHUT_RDWR)
+                asked = None
 
     def _lock(self, seconds: float, take: str = "pg_try_advisory_lock") -> None:
         """An exclusive lock on the mirror while the connection lasts. Raises StoreError."""
@@ -249,6 +274,8 @@ class Database:
         said = one_line(error, _password(self.path))
         self.warn(f"{self.path}: the connection is lost ({said}); trying to connect again")
         self._conn.close()
+        if self.stopped():
+            self._wait()
         before, deadline = self._backend, time.monotonic() + LOST_SECONDS
         while True:
             try:
