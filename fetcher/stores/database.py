@@ -37,8 +37,12 @@ class Database:
         stopped: Callable[[], bool] = lambda: False,
         warn: Callable[[str], None] = lambda _: None,
         allow_network: bool = False,
+        copying: bool = False,
     ) -> None:
-        """Raises StoreError when another run has the file, it is no database of ours, or it cannot be written."""
+        """Raises StoreError when another run has the file, it is no database of ours, or it cannot be written.
+
+        A copy that is not complete is open to `copying` alone.
+        """
         refuse_network(path, allowed=allow_network, warn=warn)
         self.path = path
         self.stopped = stopped
@@ -49,15 +53,15 @@ class Database:
         self._lock: int | None = lock(path)
         try:
             with explained(path):
-                self.conn = connect(path)
+                self.conn = connect(path, copying=copying)
         except BaseException:
             self.close()
             raise
 
     @classmethod
-    def readonly(cls, path: Path) -> Self:
+    def readonly(cls, path: Path, *, copying: bool = False) -> Self:
         """A connection that only reads, and holds no lock. Raises StoreError."""
-        return cls._of(path, connect_readonly(path))
+        return cls._of(path, connect_readonly(path, copying=copying))
 
     def beside(self) -> Self:
         """Another connection to the same file, for another thread; closed with this one. Raises StoreError."""

@@ -11,6 +11,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from fetcher.errors import Stopped, StoreError
+from fetcher.stores.marker import COPYING, COPYING_ID, unfinished
 from fetcher.stores.migrations import APPLICATION_ID
 
 BUSY_SECONDS = 30
@@ -32,11 +33,11 @@ REFUSED = (
 )
 
 
-def connect_readonly(path: Path, *, any_thread: bool = False) -> sqlite3.Connection:
+def connect_readonly(path: Path, *, any_thread: bool = False, copying: bool = False) -> sqlite3.Connection:
     """A read-only connection to a database of ours; a run may be writing it. Raises StoreError.
 
     Even who reads shares memory with a run by a file beside the database. Where none can be made and none is there, as
-    on a disk that is mounted read-only, nobody writes.
+    on a disk that is mounted read-only, nobody writes. A copy that is not complete is open to `copying` alone.
     """
     if path.is_dir():
         raise StoreError(f"{path} is a folder: name a file in it")
@@ -51,7 +52,10 @@ def connect_readonly(path: Path, *, any_thread: bool = False) -> sqlite3.Connect
             check_same_thread=not any_thread,
         )
         try:
-            if conn.execute("PRAGMA application_id").fetchone()[0] != APPLICATION_ID:
+            (application,) = conn.execute("PRAGMA application_id").fetchone()
+            if application == COPYING_ID and not copying:
+                raise unfinished(path, _origin(conn))
+            if application not in (APPLICATION_ID, COPYING_ID):
                 raise StoreError(f"{path} is no database of fetcher's")
             conn.execute("SELECT 1 FROM sqlite_master LIMIT 1").fetchone()
         except sqlite3.OperationalError as error:
@@ -85,8 +89,11 @@ def is_new(path: Path) -> bool:
         raise StoreError(f"{path} cannot be read: {os.strerror(error.errno or 0)}") from None
 
 
-def connect(path: Path, *, any_thread: bool = False) -> sqlite3.Connection:
-    """A connection that writes, to a database of ours or a new one; for the thread that makes it. Raises StoreError."""
+def connect(path: Path, *, any_thread: bool = False, copying: bool = False) -> sqlite3.Connection:
+    """A connection that writes, to a database of ours or a new one; for the thread that makes it. Raises StoreError.
+
+    A copy that is not complete is open to `copying` alone, which makes one of a new file.
+    """
     # Absolute, for SQLite has names of its own that are no files, such as ":memory:".
     conn = sqlite3.connect(
         path.absolute(),
@@ -98,8 +105,8 @@ def connect(path: Path, *, any_thread: bool = False) -> sqlite3.Connection:
     try:
         # Refuse first, change later: a file that is not ours stays as it is. One that is new is marked before all
         # else, so that whatever is made of it before a kill is known as ours.
-        if _refuse_foreign(conn, path) != APPLICATION_ID:
-            conn.execute(f"PRAGMA application_id = {APPLICATION_ID}")
+        if _refuse_foreign(conn, path, copying=copying) not in (APPLICATION_ID, COPYING_ID):
+            conn.execute(f"PRAGMA application_id = {COPYING_ID if copying else APPLICATION_ID}")
         for pragma in (
             "journal_mode = WAL",
             "synchronous = FULL",
@@ -116,11 +123,21 @@ def connect(path: Path, *, any_thread: bool = False) -> sqlite3.Connection:
     return conn
 
 
-def _refuse_foreign(conn: sqlite3.Connection, path: Path) -> int:
+def _origin(conn: sqlite3.Connection) -> str | None:
+    """Of what a file is a copy, None where it has not been written down yet."""
+    if not conn.execute("SELECT 1 FROM sqlite_master WHERE name = ?", [COPYING]).fetchone():
+        return None
+    row = conn.execute(f"SELECT origin FROM {COPYING}").fetchone()
+    return None if row is None else str(row[0])
+
+
+def _refuse_foreign(conn: sqlite3.Connection, path: Path, *, copying: bool) -> int:
     """The file's application id, unless it is a database of something else."""
     (application,) = conn.execute("PRAGMA application_id").fetchone()
     (tables,) = conn.execute("SELECT count(*) FROM sqlite_master").fetchone()
-    if application != APPLICATION_ID and tables:
+    if application == COPYING_ID and not copying:
+        raise unfinished(path, _origin(conn))
+    if application not in (APPLICATION_ID, COPYING_ID) and tables:
         raise StoreError(f"{path} is a database of something else: name another file")
     return int(application)
 

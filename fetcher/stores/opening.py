@@ -13,6 +13,7 @@ from fetcher.place import Place, PostgresUrl
 from fetcher.stores import file
 from fetcher.stores.database import Database
 from fetcher.stores.mirror import MirrorStore
+from fetcher.stores.rows import Reader, SqliteRows, SqliteWriter, Writer
 from fetcher.stores.sql import Session, Sql
 from fetcher.stores.sqlite import SqliteStore
 
@@ -29,12 +30,14 @@ def open_store(
     warn: Callable[[str], None] = lambda _: None,
     stopped: Callable[[], bool] = lambda: False,
     allow_network: bool = False,
+    copying: bool = False,
 ) -> MirrorStore:
     """Open the mirror of `source` for writing; make it, and what newer releases need, where that is missing.
 
     Raises StoreError when another run has it, or it is no database of ours, cannot be written, …; when a file is on a
     network file system, unless `allow_network`; ConfigurationError when it mirrors another source, or what it takes to
-    open it is not installed; and Interrupted when it was stopped by then.
+    open it is not installed; and Interrupted when it was stopped by then. A copy that is not complete is open to
+    `copying` alone.
     """
     if isinstance(place, PostgresUrl):
         opened: MirrorStore = _postgres(place).PostgresStore.open(
@@ -47,6 +50,7 @@ def open_store(
             clock=clock,
             warn=warn,
             stopped=stopped,
+            copying=copying,
         )
         return opened
     return SqliteStore.open(
@@ -60,6 +64,7 @@ def open_store(
         warn=warn,
         stopped=stopped,
         allow_network=allow_network,
+        copying=copying,
     )
 
 
@@ -93,6 +98,70 @@ def reading(place: Place, *, moment: bool = False) -> Iterator[Sql]:
             yield db.sql
     finally:
         db.close()
+
+
+@contextmanager
+def rows_of(place: Place, *, stopped: Callable[[], bool] = lambda: False, copying: bool = False) -> Iterator[Reader]:
+    """All rows of a database of ours as of one moment; a copy that is not complete is open to `copying` alone.
+
+    Raises StoreError, and Stopped in the middle of a long statement.
+    """
+    if isinstance(place, PostgresUrl):
+        server = _postgres(place).Database.readonly(place, copying=copying)
+        server.stopped = stopped
+        try:
+            with server.explained(), server.interruptible():
+                if not server.sql.has("sources"):
+                    raise StoreError(f"there is no mirror in {place}: `fetcher fetch` makes it")
+                server.sql.execute("BEGIN ISOLATION LEVEL REPEATABLE READ")
+                yield _postgres_rows().PostgresRows(server.sql)
+        finally:
+            server.close()
+        return
+    db = Database.readonly(place, copying=copying)
+    try:
+        with db.explained(), file.interruptible(db.conn, stopped):
+            db.conn.execute("BEGIN")
+            yield SqliteRows(db.sql)
+    finally:
+        db.close()
+
+
+@contextmanager
+def rows_into(
+    place: Place,
+    *,
+    warn: Callable[[str], None] = lambda _: None,
+    stopped: Callable[[], bool] = lambda: False,
+    allow_network: bool = False,
+) -> Iterator[Writer]:
+    """A database that is being made as a copy, or to be made, with its lock. Raises StoreError."""
+    if isinstance(place, PostgresUrl):
+        server = _postgres(place).Database(place, stopped=stopped, warn=warn, copying=True)
+        try:
+            if server.sql.has("engines"):
+                server.register()
+            yield _postgres_rows().PostgresWriter(server)
+        finally:
+            server.close()
+        return
+    db = Database(place, stopped=stopped, warn=warn, allow_network=allow_network, copying=True)
+    try:
+        db.wait_briefly()
+        yield SqliteWriter(db)
+    finally:
+        db.close()
+
+
+def holds(place: Place, part: str) -> bool:
+    """Whether what else there is beside a mirror, texts or jobs, can be there."""
+    return not isinstance(place, PostgresUrl) or part in _postgres_rows().HOLDS
+
+
+def _postgres_rows() -> Any:
+    from fetcher.stores.postgres import rows
+
+    return rows
 
 
 def kept_from_runs(place: Place) -> AbstractContextManager[None]:

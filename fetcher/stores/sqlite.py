@@ -49,6 +49,7 @@ class SqliteStore(MirrorStore):
         warn: Callable[[str], None] = lambda _: None,
         stopped: Callable[[], bool] = lambda: False,
         allow_network: bool = False,
+        copying: bool = False,
     ) -> SqliteStore:
         """Open the mirror of `source` for writing; make it, and what newer releases need, where that is missing.
 
@@ -56,7 +57,7 @@ class SqliteStore(MirrorStore):
         network file system, unless `allow_network`; ConfigurationError when it mirrors another source; and Interrupted
         when it was stopped by then.
         """
-        db = Database(path, stopped=stopped, warn=warn, allow_network=allow_network)
+        db = Database(path, stopped=stopped, warn=warn, allow_network=allow_network, copying=copying)
         try:
             store = cls(db, source, tables, clock)
             with explained(path):

@@ -89,12 +89,13 @@ def open_texts(
     stopped: Callable[[], bool] = lambda: False,
     warn: Callable[[str], None] = lambda _: None,
     allow_network: bool = False,
+    copying: bool = False,
 ) -> tuple[Database, str]:
     """A database with the tables of texts, made where there is none, and the name of the source that it mirrors.
 
     Raises StoreError.
     """
-    db = Database(path, stopped=stopped, warn=warn, allow_network=allow_network)
+    db = Database(path, stopped=stopped, warn=warn, allow_network=allow_network, copying=copying)
     try:
         with explained(path):
             migrations.apply(db.conn)

@@ -16,6 +16,7 @@ from psycopg import conninfo, errors, pq
 
 from fetcher.errors import Stopped, StoreError
 from fetcher.place import PostgresUrl
+from fetcher.stores.marker import COPYING, unfinished
 from fetcher.stores.postgres.connection import REFUSED, PostgresSql, adapted, is_lost, one_line
 
 T = TypeVar("T")
@@ -97,8 +98,13 @@ class Database:
         *,
         stopped: Callable[[], bool] = lambda: False,
         warn: Callable[[str], None] = lambda _: None,
+        copying: bool = False,
     ) -> None:
-        """Raises StoreError when another run has the database, or it cannot be reached."""
+        """Raises StoreError when another run has the database, or it cannot be reached.
+
+        A copy that is not complete is open to `copying` alone.
+        """
+        self._copying = copying
         self.path = url
         self.stopped = stopped
         self.warn = warn
@@ -120,9 +126,10 @@ class Database:
             raise
 
     @classmethod
-    def readonly(cls, url: PostgresUrl) -> Self:
+    def readonly(cls, url: PostgresUrl, *, copying: bool = False) -> Self:
         """A connection that only reads, and holds no lock. Raises StoreError."""
         made = object.__new__(cls)
+        made._copying = copying
         made.path = url
         made.stopped, made.warn = lambda: False, lambda _: None
         made._counts, made._closed, made._watcher = False, threading.Event(), None
@@ -152,6 +159,9 @@ class Database:
                     raise StoreError(
                         f"{self.path}: there is no schema to write to: make the one that search_path names"
                     )
+                if not self._copying and conn.execute(f"SELECT to_regclass('{COPYING}')").fetchone() != (None,):
+                    row = conn.execute(f"SELECT origin FROM {COPYING}").fetchone()
+                    raise unfinished(self.path, row[0] if row else None)
                 self._backend = conn.execute(
                     "SELECT pid, backend_start FROM pg_stat_activity WHERE pid = pg_backend_pid()"
                 ).fetchone()

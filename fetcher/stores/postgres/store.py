@@ -62,13 +62,14 @@ class PostgresStore(MirrorStore):
         clock: Callable[[], float] = time.time,
         warn: Callable[[str], None] = lambda _: None,
         stopped: Callable[[], bool] = lambda: False,
+        copying: bool = False,
     ) -> PostgresStore:
         """Open the mirror of `source` for writing; make it, and what newer releases need, where that is missing.
 
         Raises StoreError when another run has it, or the database cannot be reached or written; ConfigurationError when
         it mirrors another source.
         """
-        db = Database(url, stopped=stopped, warn=warn)
+        db = Database(url, stopped=stopped, warn=warn, copying=copying)
         try:
             store = cls(db, source, tables, clock)
             with db.transaction():
