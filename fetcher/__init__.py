@@ -1,6 +1,7 @@
 """Mirror all of a paginated item API into a database of your own: resumable, polite, provably complete."""
 
 from fetcher._version import __version__
+from fetcher.copying import Copied, CopyProgress, copy
 from fetcher.errors import (
     ConfigurationError,
     FetcherError,
@@ -24,6 +25,8 @@ __all__ = [
     "Chunk",
     "Committed",
     "ConfigurationError",
+    "Copied",
+    "CopyProgress",
     "FailureRow",
     "FetcherError",
     "Hit",
@@ -42,6 +45,7 @@ __all__ = [
     "TextSummary",
     "Verdict",
     "__version__",
+    "copy",
     "embed",
     "failures",
     "fetch",

@@ -21,6 +21,7 @@ COMMANDS = (
     "embed",
     "search",
     "export",
+    "copy",
     "failures",
     "retry",
     "verify",
