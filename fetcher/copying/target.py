@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -65,12 +65,13 @@ class Target:
         """Mark it as a copy that is not complete. Raises StoreError when it holds something else."""
         where = self._db.path
         bytes_ = "BYTEA" if isinstance(where, PostgresUrl) else "BLOB"
-        with self._db.transaction():
+
+        def write() -> None:
             taken = [each for each in self._writer.tables() if each in names or not isinstance(where, PostgresUrl)]
             taken = [each for each in taken if each not in (COPYING, RANGES, CHANGES)]
             if taken:
                 what = "a mirror already" if "sources" in taken else f"a table {taken[0]} of something else"
-                hint = " or a schema in it by ?options=-csearch_path%3DNAME" if isinstance(where, PostgresUrl) else ""
+                hint = ", or a schema in it by ?options=-csearch_path%3DNAME" if isinstance(where, PostgresUrl) else ""
                 raise StoreError(f"{where} holds {what}: name a new database to copy to{hint}")
             for name, columns in ((COPYING, _STATE), (RANGES, _RANGES), (CHANGES, f"{_CHANGES} {bytes_}")):
                 self._sql.execute(f"CREATE TABLE IF NOT EXISTS {name} ({columns})")
@@ -79,12 +80,26 @@ class Target:
                 f"INSERT INTO {COPYING} (origin, mark, begun_at) VALUES (?, ?, ?)", [origin, mark, int(time.time())]
             )
 
+        self._in_one(write)
+
     def begin_anew(self, mark: str) -> None:
         """Forget what was copied so far, since the original is another by now."""
-        with self._db.transaction():
+
+        def write() -> None:
             for table in (RANGES, CHANGES):
                 self._sql.execute(f"DELETE FROM {table}")
             self._sql.execute(f"UPDATE {COPYING} SET mark = ?, begun_at = ?", [mark, int(time.time())])
+
+        self._in_one(write)
+
+    def _in_one(self, write: Callable[[], None]) -> None:
+        """Write something in one transaction, again where the connection was lost before anything was written."""
+
+        def whole() -> None:
+            with self._db.transaction():
+                write()
+
+        self._db.persist(whole)
 
     def ranges(self, table: str) -> list[Range]:
         """The ranges of a table that have been copied."""
@@ -96,14 +111,16 @@ class Target:
 
     def forget_from(self, table: str, number: int) -> None:
         """Forget this range of a table and those behind it: they are copied anew."""
-        with self._db.transaction():
+
+        def write() -> None:
             for each in (RANGES, CHANGES):
                 self._sql.execute(f"DELETE FROM {each} WHERE name = ? AND number >= ?", [table, number])
 
+        self._in_one(write)
+
     def clean(self, relation: Relation, last: Row | None) -> None:
         """Remove what is behind the last range of a table that was copied."""
-        with self._db.transaction():
-            self._writer.remove_after(relation, last)
+        self._in_one(lambda: self._writer.remove_after(relation, last))
 
     def put(self, relation: Relation, columns: Sequence[str], number: int, rows: Sequence[Row], sum_: Checksum) -> int:
         """Write a range, in one transaction; how many rows of it there are then."""
@@ -150,7 +167,8 @@ class Target:
 
     def replace_sources(self, columns: Sequence[str], rows: Sequence[Row]) -> None:
         """Say what is mirrored, and how much of it there is."""
-        with self._db.transaction():
+
+        def write() -> None:
             self._sql.execute("DELETE FROM sources")
             held = [self._writer.held("sources", columns, row, hard=True)[0] for row in rows]
             self._writer.write("sources", columns, held)
@@ -158,11 +176,16 @@ class Target:
                 # It is filled by what fills that of a mirror which is older than the search.
                 self._sql.execute("UPDATE sources SET search_filled_to = ? WHERE fetched > 0", [-(2**63)])
 
+        self._in_one(write)
+
     def complete(self, made: str) -> None:
         """It is whole: from here on everybody may use it."""
-        with self._db.transaction():
+
+        def write() -> None:
             self._sql.execute(f"UPDATE {COPYING} SET finished_at = ?, made = ?", [int(time.time()), made])
             self._writer.unmark()
+
+        self._in_one(write)
 
 
 class _Sifted:
