@@ -79,7 +79,7 @@ class Writer(Protocol):
         ...
 
     def remove_after(self, relation: Relation, after: Row | None) -> None:
-        """Remove the rows behind this key, or all, within a transaction."""
+        """Remove the rows behind this key, or all, within a transaction. Raises Stopped."""
         ...
 
     def fill_text_search(self) -> None:
@@ -184,9 +184,10 @@ class SqliteWriter(SqliteRows):
         )
 
     def remove_after(self, relation: Relation, after: Row | None) -> None:
-        """Remove the rows behind this key, or all, within a transaction."""
+        """Remove the rows behind this key, or all, within a transaction. Raises Stopped."""
         behind, values = _behind(relation, after)
-        self._conn.execute(f"DELETE FROM {quoted(relation.table)} WHERE {behind} AND {relation.where}", values)
+        with interruptible(self._conn, self.db.stopped):
+            self._conn.execute(f"DELETE FROM {quoted(relation.table)} WHERE {behind} AND {relation.where}", values)
 
     def fill_text_search(self) -> None:
         """Make the full-text index of the chunks, if there are any."""

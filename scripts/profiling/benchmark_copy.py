@@ -19,13 +19,14 @@ import time
 from contextlib import suppress
 from pathlib import Path
 
-ROOT = Path(__file__).resolve().parent.parent.parent
-sys.path.insert(0, str(ROOT))
+sys.path.insert(0, str(Path(__file__).resolve().parent.parent.parent))
 
 from fetcher import fetch
 from fetcher.simulator import Simulator, World
 from tests.helpers import one
 from tests.postgres import postgres_server
+
+ROOT = Path(__file__).resolve().parent.parent.parent
 
 
 def main() -> None:

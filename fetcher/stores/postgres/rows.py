@@ -131,16 +131,17 @@ class PostgresWriter(PostgresRows):
         return tuple(values), changes
 
     def remove_after(self, relation: Relation, after: Row | None) -> None:
-        """Remove the rows behind this key, or all, within a transaction."""
+        """Remove the rows behind this key, or all, within a transaction. Raises Stopped."""
         behind, values = self._behind(relation, self._types_of(relation.table), after)
-        self.sql.execute(f"DELETE FROM {quoted(relation.table)} WHERE {behind} AND {relation.where}", values)
+        with self.db.interruptible():
+            self.sql.execute(f"DELETE FROM {quoted(relation.table)} WHERE {behind} AND {relation.where}", values)
 
     def fill_text_search(self) -> None:
         """Nothing: what PostgreSQL searches it keeps itself."""
 
     def finish(self, tables: Sequence[str]) -> None:
         """Have numbers that are given out go on behind those that are there, and the planner know what is there."""
-        with self.db.transaction():
+        with self.db.transaction(), self.db.interruptible():
             for table in tables:
                 rows = self.sql.execute(
                     "SELECT attname FROM pg_attribute WHERE attrelid = to_regclass(?) AND attidentity != ''",
