@@ -89,8 +89,8 @@ def copied(a: str, b: str) -> tuple[float, float, int]:
     memory, ended = 0, 0
     while not ended:
         time.sleep(0.1)
-        with suppress(OSError, AttributeError):
-            # The kernel's account at the end would be that of this process, which it was made from.
+        with suppress(OSError, TypeError):
+            # The account at the end would begin with this process, which it was made from; a dead one has no memory.
             status = Path(f"/proc/{process.pid}/status").read_text()
             memory = max(memory, int(re.search(r"VmHWM:\s+(\d+)", status)[1]) * 1024)
         ended, status, usage = os.wait4(process.pid, os.WNOHANG)
