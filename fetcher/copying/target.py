@@ -172,9 +172,7 @@ class Target:
             self._sql.execute("DELETE FROM sources")
             held = [self._writer.held("sources", columns, row, hard=True)[0] for row in rows]
             self._writer.write("sources", columns, held)
-            if self._sql.has("search"):
-                # It is filled by what fills that of a mirror which is older than the search.
-                self._sql.execute("UPDATE sources SET search_filled_to = ? WHERE fetched > 0", [-(2**63)])
+            self._writer.empty_search()
 
         self._in_one(write)
 

@@ -17,4 +17,6 @@ RANGES, CHANGES = "fetcher_copy_ranges", "fetcher_copy_changes"
 def unfinished(where: object, origin: str | None) -> StoreError:
     """The error that a copy is not complete."""
     of, command = (f" of {origin}", f"fetcher copy {origin} {where}") if origin else ("", "fetcher copy")
-    return StoreError(f"{where} is a copy{of} that is not complete: only `{command}` uses it")
+    return StoreError(
+        f"{where} is a copy{of} that is not complete: go on with `{command}`, nothing else can use it before"
+    )

@@ -82,6 +82,10 @@ class Writer(Protocol):
         """Remove the rows behind this key, or all, within a transaction. Raises Stopped."""
         ...
 
+    def empty_search(self) -> None:
+        """Have the search of items filled anew when the mirror is opened next, within a transaction."""
+        ...
+
     def fill_text_search(self) -> None:
         """Make what chunks are searched by of those that are there, in a transaction of its own. Raises Stopped."""
         ...
@@ -188,6 +192,12 @@ class SqliteWriter(SqliteRows):
         behind, values = _behind(relation, after)
         with interruptible(self._conn, self.db.stopped):
             self._conn.execute(f"DELETE FROM {quoted(relation.table)} WHERE {behind} AND {relation.where}", values)
+
+    def empty_search(self) -> None:
+        """Have the search of items filled anew, as that of a mirror which is older than the search is."""
+        if self.sql.has("search"):
+            self._conn.execute("INSERT INTO search (search) VALUES ('delete-all')")
+            self._conn.execute("UPDATE sources SET search_filled_to = ? WHERE fetched > 0", [-(2**63)])
 
     def fill_text_search(self) -> None:
         """Make the full-text index of the chunks, if there are any."""

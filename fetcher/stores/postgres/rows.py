@@ -136,6 +136,9 @@ class PostgresWriter(PostgresRows):
         with self.db.interruptible():
             self.sql.execute(f"DELETE FROM {quoted(relation.table)} WHERE {behind} AND {relation.where}", values)
 
+    def empty_search(self) -> None:
+        """Nothing: what PostgreSQL searches it keeps itself."""
+
     def fill_text_search(self) -> None:
         """Nothing: what PostgreSQL searches it keeps itself."""
 
