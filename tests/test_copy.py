@@ -19,7 +19,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-import fetcher.copying as copying
+import fetcher.copying.job as copying
 from fetcher import (
     ConfigurationError,
     Copied,
@@ -34,7 +34,7 @@ from fetcher import (
     verify,
 )
 from fetcher.cli import main
-from fetcher.copying.ranges import Checksum, Difference, differences
+from fetcher.copying.ranges import Checksum, Difference, Range, differences
 from fetcher.copying.target import Target
 from fetcher.model import Batch, Column, Page, Table
 from fetcher.place import place_of
@@ -44,6 +44,7 @@ from fetcher.stores.database import Database
 from fetcher.stores.opening import open_store, peek_store
 from fetcher.stores.rows import Relation
 from tests.helpers import (
+    ROOT,
     Rows,
     _environment,
     answer,
@@ -302,14 +303,14 @@ class Killed(BaseException):
 
 STEPS = (
     (Target, "begin", 0),
-    (copying._Copy, "_make", 0),
-    (copying._Copy, "_match_columns", 0),
+    (copying.Copy, "_make", 0),
+    (copying.Copy, "_match_columns", 0),
     (Target, "clean", 1),
     (Target, "put", 3),
-    (copying._Copy, "_compare", 0),
+    (copying.Copy, "_compare", 0),
     (Target, "replace_sources", 0),
     # The second time it makes what is made of rows.
-    (copying._Copy, "_make", 1),
+    (copying.Copy, "_make", 1),
     (Target, "complete", 0),
 )
 """Where it is killed, before it or after it: when it has been there so often."""
@@ -380,7 +381,7 @@ def test_a_process_that_is_killed_again_and_again_gets_there(place: Place, origi
         copy(original, a)
     # It kills itself after so many ranges, in the middle of the transaction of the next one.
     code = (
-        "import os, signal\nimport fetcher.copying as c\nfrom fetcher.copying.target import Target\n"
+        "import os, signal\nimport fetcher.copying.job as c\nfrom fetcher.copying.target import Target\n"
         "c.ROWS = 400\nput, left = Target._record, [7]\n"
         "def record(*args):\n    put(*args)\n    left[0] -= 1\n"
         "    if not left[0]: os.kill(os.getpid(), signal.SIGKILL)\n"
@@ -407,7 +408,7 @@ def test_a_process_that_is_killed_again_and_again_gets_there(place: Place, origi
 def test_ctrl_c_ends_it_and_says_how_to_go_on(place: Place, original: Path) -> None:
     b = place("sqlite")
     code = (
-        "import os, signal, time\nimport fetcher.copying as c\nfrom fetcher.copying.target import Target\n"
+        "import os, signal, time\nimport fetcher.copying.job as c\nfrom fetcher.copying.target import Target\n"
         "c.ROWS = 50\nput, left = Target.put, [5]\n"
         "def once(*args):\n    left[0] -= 1\n    if not left[0]: os.kill(os.getpid(), signal.SIGINT)\n"
         "    if left[0] < 0: time.sleep(0.05)\n    return put(*args)\n"
@@ -464,7 +465,7 @@ def test_a_mirror_that_changes_before_its_copy_is_complete_is_copied_anew(
     a, b = place("sqlite"), place("postgres")
     mirror(a, simulator, limit=60)
     with monkeypatch.context() as patch:
-        patch.setattr(copying._Copy, "_compare", killing)
+        patch.setattr(copying.Copy, "_compare", killing)
         with pytest.raises(Killed):
             copy(a, b)
     mirror(a, simulator)
@@ -501,13 +502,13 @@ def test_a_difference_is_named_by_table_and_range_and_mended(
     key = query(original, "SELECT item_id FROM comments GROUP BY 1 ORDER BY count(*) DESC LIMIT 1")[0][0]
     sql, table = DAMAGES[damage]
     with monkeypatch.context() as patch:
-        compare = copying._Copy._compare
+        compare = copying.Copy._compare
 
         def damaged(self: Any, target: Any) -> Any:
             change(b, sql.replace(":key", str(key)))
             return compare(self, target)
 
-        patch.setattr(copying._Copy, "_compare", damaged)
+        patch.setattr(copying.Copy, "_compare", damaged)
         done = copy(original, b)
     assert done.exit_code == 3
     assert {each.table for each in done.differences} == {table}
@@ -550,10 +551,10 @@ def test_the_same_rows_have_one_checksum_however_they_are_read() -> None:
 
 
 def test_ranges_are_cut_by_key_whatever_is_missing_or_too_much() -> None:
-    def of(number: int, *keys: int) -> copying.ranges.Range:  # type: ignore[name-defined]
+    def of(number: int, *keys: int) -> Range:
         checksum = Checksum()
         checksum.add([(key, "x") for key in keys])
-        return copying.ranges.Range(number, (keys[-1],), len(keys), checksum.text())  # type: ignore[attr-defined]
+        return Range(number, (keys[-1],), len(keys), checksum.text())
 
     ranges = [of(0, 1, 2, 3), of(1, 4, 5), of(2, 8, 9)]
 
@@ -815,3 +816,13 @@ def test_memory_is_bounded_by_a_range_not_by_the_database(
     copy(original, place("postgres"))
     assert len(sizes) > 10
     assert max(sizes) < 100 + 64
+
+
+def test_the_example_of_the_guide_runs(
+    original: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    copy(original, "pr0gramm.db")
+    (code,) = re.findall(r"```python\n(.*?)```", (ROOT / "docs/how-to/copy.md").read_text("utf-8"), re.DOTALL)
+    exec(compile(code, "copy.md", "exec"), {})
+    assert "0 {'items': 260, " in capsys.readouterr().out

@@ -91,6 +91,7 @@ class Database:
     """
 
     refused = REFUSED
+    _copying = False
 
     def __init__(
         self,
