@@ -39,7 +39,7 @@ PARTS: Mapping[str, tuple[Relation, ...]] = {
 }
 """What there may be beside a mirror, and can be left out; by the names that `without` has."""
 
-_ITS_OWN = {"sources", "engines", "fetcher_migrations", COPYING, COPIED, RANGES, CHANGES}
+_ITS_OWN = {"sources", "search", "engines", "fetcher_migrations", COPYING, COPIED, RANGES, CHANGES}
 """What each database has of itself, and `sources`, which comes last."""
 
 

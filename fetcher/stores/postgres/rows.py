@@ -137,10 +137,13 @@ class PostgresWriter(PostgresRows):
             self.sql.execute(f"DELETE FROM {quoted(relation.table)} WHERE {behind} AND {relation.where}", values)
 
     def empty_search(self) -> None:
-        """Nothing: what PostgreSQL searches it keeps itself."""
+        """Have the search of items filled anew, as that of a mirror which is older than the search is."""
+        if self.sql.has("search"):
+            self.sql.execute("DELETE FROM search")
+            self.sql.execute("UPDATE sources SET search_filled_to = ? WHERE fetched > 0", [-(2**63)])
 
     def fill_text_search(self) -> None:
-        """Nothing: what PostgreSQL searches it keeps itself."""
+        """Nothing: there are no chunks."""
 
     def finish(self, tables: Sequence[str]) -> None:
         """Have numbers that are given out go on behind those that are there, and the planner know what is there."""
