@@ -117,6 +117,26 @@ def test_the_outcome_of_a_commit_that_nobody_answered_is_found_out(
     assert "a-secret" not in caplog.text
 
 
+def test_a_connection_that_is_lost_within_a_transaction_takes_all_of_it(
+    postgres: PostgresServer, simulate: Simulate
+) -> None:
+    """What is asked in the middle of one is not asked again by a connection that knows nothing of it."""
+    world = World(seed=5, items=20)
+    url = postgres.url()
+    last = b""
+
+    def cut(data: bytes, _: int) -> str | None:
+        nonlocal last
+        begun, last = b"BEGIN\0" in last, data
+        return "before" if begun and b"sweep_started_at" in data and not way.cuts else None
+
+    with Way(postgres.port, cut) as way:
+        assert mirror(way.through(url), simulate(world)).exit_code == 0
+        assert way.cuts == 1
+    assert_complete(url, world)
+    assert_consistent(url, world, set(world.ids()))
+
+
 @pytest.mark.timeout(300)
 def test_a_connection_that_is_cut_at_any_message_costs_nothing(postgres: PostgresServer, simulate: Simulate) -> None:
     simulator = simulate(World(seed=5, items=10))

@@ -92,6 +92,7 @@ class Database:
 
     refused = REFUSED
     _copying = False
+    _within = False
 
     def __init__(
         self,
@@ -229,6 +230,7 @@ class Database:
         """All that is written within it stands or falls together. Raises StoreError; Lost, when nothing was written."""
         with self.explained():
             self._conn.execute("BEGIN", prepare=False)
+            self._within = True
             try:
                 yield
                 if self._counts:
@@ -243,6 +245,8 @@ class Database:
                     self._conn.execute("ROLLBACK", prepare=False)
                 self.sql.rolled_back()
                 raise
+            finally:
+                self._within = False
             try:
                 self._conn.execute("COMMIT", prepare=False)
             except psycopg.Error as error:
@@ -265,8 +269,12 @@ class Database:
     def persist(self, do: Callable[[], T]) -> T:
         """What `do` gives, done again when the connection is lost before anything of it was written. Raises StoreError.
 
-        A server that ends whenever it is asked for the same is not asked for ever.
+        A server that ends whenever it is asked for the same is not asked for ever. Within a transaction it is only done
+        once: what is lost then is all of the transaction, for whoever began it to do again.
         """
+        if self._within:
+            with self.explained():
+                return do()
         for left in reversed(range(LOSSES)):
             try:
                 with self.explained():
