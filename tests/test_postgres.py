@@ -79,7 +79,9 @@ def test_a_mirror_whose_keys_and_scopes_are_texts_is_that_of_sqlite(url: str, db
             summary = mirror(place, simulator, source="stac", stac_page_size=20, max_backoff_seconds=0.2, **more)
             assert summary.exit_code == 0
             assert verify(place).complete
-        assert sorted(map(repr, dump(url)["coverage"])) == sorted(map(repr, dump(db)["coverage"]))
+        # The last day before now is another for each.
+        covered = "SELECT scope, sweep, lo, items FROM coverage"
+        assert sorted(map(repr, query(url, covered))) == sorted(map(repr, query(db, covered)))
         for table in registry()["stac"].tables:
             names = [each.name for each in (*table.columns, *table.generated)]
             sql = 'SELECT "' + '", "'.join([*names, "extra"]) + f'" FROM {table.name}'

@@ -182,8 +182,8 @@ MOST_PAGES = 120
 LIMITED_SPACE = f"""
 import fetcher.stores.database as store
 connect = store.connect
-def limited(path):
-    conn = connect(path)
+def limited(path, **more):
+    conn = connect(path, **more)
     conn.execute("PRAGMA max_page_count = {MOST_PAGES}")
     return conn
 store.connect = limited
@@ -195,8 +195,8 @@ def test_a_full_disk_ends_the_run_with_6_and_costs_nothing_that_was_reported(
 ) -> None:
     connect = store.connect
 
-    def limited(path: Path) -> sqlite3.Connection:
-        conn = connect(path)
+    def limited(path: Path, **more: Any) -> sqlite3.Connection:
+        conn = connect(path, **more)
         conn.execute(f"PRAGMA max_page_count = {MOST_PAGES}")
         return conn
 
