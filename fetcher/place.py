@@ -7,8 +7,6 @@ import re
 from pathlib import Path
 from typing import Any
 
-from fetcher.errors import ConfigurationError
-
 _SCHEME = re.compile(r"postgres(?:ql)?://", re.IGNORECASE)
 _WHERE = re.compile(r"(?P<host>[^/?#]*)(?:/(?P<name>[^?#]*))?")
 
@@ -58,14 +56,6 @@ def place_of(db: str | os.PathLike[str] | Place) -> Place:
     if isinstance(db, PostgresUrl):
         return db
     return PostgresUrl(db) if isinstance(db, str) and is_url(db) else Path(db)
-
-
-def file_of(db: str | os.PathLike[str] | Place, what: str) -> Path:
-    """The file that a database is. Raises ConfigurationError when it is one of a server, where `what` cannot be."""
-    place = place_of(db)
-    if isinstance(place, PostgresUrl):
-        raise ConfigurationError(f"{what} in SQLite alone so far: name a file, not {place}")
-    return place
 
 
 def without_secrets(text: str) -> str:

@@ -10,7 +10,7 @@ import requests
 
 from fetcher import mirror
 from fetcher.model import Committed, Key, Order, Outcome, Progress, Start, Summary
-from fetcher.place import Place, file_of, place_of
+from fetcher.place import Place, place_of
 from fetcher.settings import Settings, load
 from fetcher.stop import Stop
 from fetcher.stores.texts import holds_texts
@@ -63,7 +63,7 @@ def retry(
         return summary
     from fetcher.texts import ingest
 
-    found = ingest.retry(file_of(path, "texts are kept"), outcomes=outcomes, keys=keys, stop=stop, **of_texts)
+    found = ingest.retry(path, outcomes=outcomes, keys=keys, stop=stop, **of_texts)
     return found if summary is None else replace(summary, texts=found)
 
 

@@ -28,9 +28,11 @@ from fetcher.export import export, write_category
 from fetcher.export.names import LONGEST, Names
 from fetcher.export.reading import chunks_of, pages
 from fetcher.export.replacement import ENDING, Replacement
+from fetcher.export.rows import FileRows
 from fetcher.export.tables import chunks
 from fetcher.simulator import Simulator
 from fetcher.stop import Stop
+from fetcher.stores.bulk import SqliteSql
 from fetcher.stores.migrations import APPLICATION_ID
 from fetcher.stores.texts import SCHEMA
 from fetcher.texts.chunk import chunk_id, text_hash
@@ -158,9 +160,10 @@ def test_a_page_is_found_by_the_index_and_nothing_is_sorted() -> None:
                 return super().execute(sql, parameters)
 
         with closing(sqlite3.connect(DB, factory=Explaining)) as watched:
-            list(chunks_of(watched, chunks(), ("texts", "physics"), 2))
-            list(chunks_of(watched, chunks(dimension=3), ("texts", "physics"), 2))
-            list(pages(watched, chunks(), 2))
+            rows = FileRows(SqliteSql(watched), DB)
+            list(chunks_of(rows, chunks(), ("texts", "physics"), 2))
+            list(chunks_of(rows, chunks(dimension=3), ("texts", "physics"), 2))
+            list(pages(rows, chunks(), 2))
         assert len(plans) > 6
         assert not [each for each in plans if "TEMP B-TREE" in each or ("SCAN chunks" in each and "INDEX" not in each)]
         conn.execute("SELECT 1")

@@ -19,6 +19,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from fetcher import Interrupted, StoreError
+from fetcher.stores.bulk import SqliteSql
 from fetcher.stores.texts_verify import check_texts
 from fetcher.texts import reading
 from fetcher.texts.chunk import Chunk
@@ -206,7 +207,7 @@ def assert_searchable(db: Path) -> None:
     with closing(sqlite3.connect(db)) as conn:
         conn.execute("INSERT INTO chunks_search (chunks_search, rank) VALUES ('integrity-check', 1)")
         conn.rollback()
-        verdict = check_texts(conn, lambda _: None)
+        verdict = check_texts(SqliteSql(conn), lambda _: None)
     assert verdict.complete, verdict
 
 

@@ -16,7 +16,7 @@ import psycopg
 import pyarrow.parquet
 import pytest
 
-from fetcher import ConfigurationError, StoreError, failures, ingest, preview, retry, search, verify
+from fetcher import StoreError, failures, preview, retry, search, verify
 from fetcher.export import export
 from fetcher.model import Batch, Detail, Interval, Outcome, Page, View
 from fetcher.place import PostgresUrl, place_of
@@ -159,7 +159,7 @@ def test_search_finds_what_sqlites_finds(url: str, db: Path, shared_simulator: S
     done = run_fetcher("search", url, "wrong", "--limit", "2")
     assert (done.returncode, done.stderr) == (0, "")
     assert done.stdout.count("[wrong]") >= 2
-    with pytest.raises(ConfigurationError, match="has no vectors"):
+    with pytest.raises(StoreError, match="has no vectors yet"):
         search(url, "wrong", mode="vector")
 
 
@@ -451,15 +451,6 @@ def test_without_its_client_it_is_said_what_to_install(url: str, shared_simulato
     assert done.returncode == 2
     assert "pip install 'fetcher[postgres]'" in done.stderr
     assert done.stderr.count("\n") == 1
-
-
-def test_texts_are_kept_in_files_so_far(url: str) -> None:
-    with pytest.raises(ConfigurationError, match="texts are kept in SQLite alone so far: name a file"):
-        ingest(".", url)
-    for arguments in (["ingest", ".", url], ["embed", url]):
-        done = run_fetcher(*arguments)
-        assert (done.returncode, done.stderr.count("\n")) == (2, 1)
-        assert "secret" not in done.stderr
 
 
 def test_what_is_committed_is_on_the_servers_disk(url: str) -> None:

@@ -51,7 +51,7 @@ def queue(db: Database, names: Sequence[str]) -> None:
         db.conn.executemany(
             "INSERT INTO work (source, stage, key, due_at) VALUES ('texts', 'embed', ?, 0)", [(name,) for name in names]
         )
-        count(db.conn, "texts", "embed", work=len(names))
+        count(db.sql, "texts", "embed", work=len(names))
 
 
 def good(some: Sequence[Key]) -> dict[Key, Any]:
@@ -280,7 +280,7 @@ def test_a_text_that_comes_back_while_it_is_found_gone_stays_due(texts: Database
     writer, other = texts.beside(), texts.beside()
 
     def gone(some: Sequence[Key]) -> Mapping[Key, Any]:
-        found = texts_of(other.conn, [str(key) for key in some])
+        found = texts_of(other.sql, [str(key) for key in some])
         if not found:
             # Another stage stores a chunk, and finds that its text is due already.
             with writer.transaction():
@@ -309,7 +309,7 @@ def test_a_text_of_very_many_places_is_read_once(texts: Database) -> None:
         )
     tracemalloc.start()
     try:
-        assert texts_of(texts.conn, ["hash", "none"]) == {"hash": "x" * 1000}
+        assert texts_of(texts.sql, ["hash", "none"]) == {"hash": "x" * 1000}
         assert tracemalloc.get_traced_memory()[1] < 100_000
     finally:
         tracemalloc.stop()

@@ -12,7 +12,7 @@ from fetcher.cli import EXIT_CODES
 from fetcher.cli.database import DATABASE
 from fetcher.cli.running import running_options, setting_options
 from fetcher.cli.stages import follow_stages, stage_options
-from fetcher.place import Place, file_of
+from fetcher.place import Place
 from fetcher.stores.origin import source_of
 from fetcher.texts.ingest import embed as run
 from fetcher.texts.settings import TextSettings
@@ -35,12 +35,11 @@ def embed(
     **given: Any,
 ) -> int:
     """Embed what is left to embed of DB; with --from items, the tags and comments of a mirror's items too."""
-    file = file_of(db, "texts are kept")
-    source_of(file)  # An empty database is not made here.
+    source_of(db)  # An empty database is not made here.
     return follow_stages(
-        partial(run, file, items=origin is not None, config=config, aggregate=aggregate),
+        partial(run, db, items=origin is not None, config=config, aggregate=aggregate),
         given,
-        db=file,
+        db=db,
         report=report,
         verbose=verbose,
         log_format=log_format,

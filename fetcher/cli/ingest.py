@@ -12,7 +12,7 @@ from fetcher.cli import EXIT_CODES
 from fetcher.cli.running import running_options, setting_options
 from fetcher.cli.stages import follow_stages, stage_options
 from fetcher.errors import ConfigurationError
-from fetcher.place import file_of
+from fetcher.place import place_of
 from fetcher.texts.ingest import ingest as run
 from fetcher.texts.settings import TextSettings
 
@@ -39,8 +39,8 @@ def ingest(
     *roots, last = paths
     if not roots or not last:
         raise ConfigurationError("name what is to be read, and the database last: fetcher ingest PATH... DB")
-    db = file_of(last, "texts are kept")
-    if db.is_dir():
+    db = place_of(last)
+    if isinstance(db, Path) and db.is_dir():
         raise ConfigurationError(f"{db} is a folder: name the database last, fetcher ingest PATH... DB")
     return follow_stages(
         partial(run, roots, db, config=config, aggregate=aggregate),

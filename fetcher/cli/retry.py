@@ -13,7 +13,7 @@ from fetcher.cli.running import follow, running_options, setting_options, settin
 from fetcher.cli.selection import selection_options
 from fetcher.mirror import kind_of
 from fetcher.mirror import retry as retry_mirror
-from fetcher.place import Place, file_of
+from fetcher.place import Place
 from fetcher.retry import shared_out
 from fetcher.texts.settings import TextSettings
 
@@ -71,7 +71,6 @@ def _of_texts(
     from fetcher.cli.stages import follow_stages
     from fetcher.texts.ingest import retry as retry_texts
 
-    file = file_of(path, "texts are kept")
-    call = partial(retry_texts, file, outcomes=outcomes, keys=keys)
-    summary = follow_stages(call, given, db=file, report=None, verbose=verbose, log_format=log_format)
+    call = partial(retry_texts, path, outcomes=outcomes, keys=keys)
+    summary = follow_stages(call, given, db=path, report=None, verbose=verbose, log_format=log_format)
     return [] if summary is None else [summary.exit_code]

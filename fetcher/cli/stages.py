@@ -23,11 +23,13 @@ from fetcher.cli.running import F, same_command, settings_for, spare_pandas
 from fetcher.errors import ConfigurationError, FetcherError, Interrupted
 from fetcher.metrics import QUANTILES, quantile
 from fetcher.model import Latencies, Outcome, Progress
+from fetcher.place import Place
 from fetcher.settings import ENV_FILE, unknown_keys
 from fetcher.stop import Stop, stop_on_signals
 from fetcher.stores.texts import STAGES
 from fetcher.texts.ingest import TextProgress, TextSummary
 from fetcher.words import counted, duration
+from fetcher.words import shown as shown_place
 
 S = TypeVar("S", TextSummary, TextSummary | None)
 
@@ -51,7 +53,7 @@ def follow_stages(
     run: Callable[..., S],
     given: Mapping[str, Any],
     *,
-    db: Path,
+    db: Place,
     report: Path | None,
     verbose: int,
     log_format: str,
@@ -155,7 +157,7 @@ class _Teller:
             else:
                 click.echo(_words(progress), err=True)
 
-    def end(self, summary: object, db: Path, report: Path | None, *, failed: bool = False) -> None:
+    def end(self, summary: object, db: Place, report: Path | None, *, failed: bool = False) -> None:
         """Say how it ended; with `failed` its error is said next."""
         if self._line is not None:
             self._line.close()
@@ -213,7 +215,9 @@ def _words(progress: TextProgress) -> str:
     return " | ".join(parts)
 
 
-def _closing(summary: TextSummary, stages: Mapping[str, Mapping[str, Any]], db: Path, *, failed: bool) -> Iterator[str]:
+def _closing(
+    summary: TextSummary, stages: Mapping[str, Mapping[str, Any]], db: Place, *, failed: bool
+) -> Iterator[str]:
     """The lines that a run ends with."""
     if summary.listed:
         gone = f"; no more there: {summary.vanished:,}" if summary.vanished else ""
@@ -236,7 +240,7 @@ def _closing(summary: TextSummary, stages: Mapping[str, Mapping[str, Any]], db: 
         told = f"{each['count']:>9,}{each['throughput']:>9,.1f}{times}{each['refused']:>9,}{each['errors']:>8,}"
         told += f"{each['error_rate']:>8.1%}{each['busy']:>6.0%}"
         yield f"{name:<11}{told}"
-    shown = click.format_filename(db)
+    shown = shown_place(db)
     if summary.parked:
         yield (
             f"{summary.parked:,} failed for good: `fetcher failures {shown}` says why,"

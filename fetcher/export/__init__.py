@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import sqlite3
 from collections.abc import Callable, Collection, Sequence
-from contextlib import closing, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 from typing import BinaryIO
@@ -15,12 +14,13 @@ from fetcher.export.job import CATEGORY, Exported, Job
 from fetcher.export.names import Names
 from fetcher.export.reading import chunks_of, values_up_to
 from fetcher.export.replacement import Replacement, clear
-from fetcher.export.server import chosen as on_server
-from fetcher.export.tables import chosen, chunks, with_vectors
+from fetcher.export.rows import rows_of
 from fetcher.place import Place, PostgresUrl, place_of
 from fetcher.stop import Stop
-from fetcher.stores.file import connect_readonly, explained, interruptible
+from fetcher.stores.bulk import SqliteSql
+from fetcher.stores.file import explained
 from fetcher.stores.opening import reading
+from fetcher.stores.sql import Sql
 
 __all__ = ["FORMATS", "Exported", "Written", "export", "write_category"]
 
@@ -70,76 +70,64 @@ def export(
     if batch < 1:
         raise ConfigurationError(f"batch: must be at least 1, not {batch}")
     place, stop = place_of(db), stop or Stop()
-    if isinstance(place, PostgresUrl):
-        return _of_server(place, out, to, format, table, tuple(by or ()), vectors, json_columns, stop, on_rows)
-    path = place
-    with closing(connect_readonly(path)) as conn, explained(path):
-        try:
-            with interruptible(conn, stop.is_set):
-                relation = chosen(conn, path, table, json_columns)
-                if vectors:
-                    if relation.name != "chunks":
-                        raise ConfigurationError(f"only chunks have vectors, not {relation.name}")
-                    relation = with_vectors(conn, path)
-                if by is None:
-                    by = CATEGORY if relation.name == "chunks" and format == "json" and out is not None else ()
-                job = Job(conn, format, tuple(by), batch, stop.is_set, on_rows)
-                return job.to_stream(relation, to) if to is not None else job.to_folder(relation, Path(out or ""))
-        except Stopped:
-            raise Interrupted("interrupted; the files in place are whole: run again for the others") from None
-
-
-def _of_server(
-    place: PostgresUrl,
-    out: str | Path | None,
-    to: BinaryIO | None,
-    format: str,
-    table: str | None,
-    by: tuple[str, ...],
-    vectors: bool,
-    json_columns: Collection[str],
-    stop: Stop,
-    on_rows: Callable[[int], None],
-) -> Exported:
-    """What `export` does with a mirror in PostgreSQL."""
-    if vectors:
-        raise ConfigurationError(f"{place} has no vectors: they are kept in SQLite alone so far")
-    with reading(place) as sql:
-        try:
-            relation = on_server(sql, place, table, json_columns)
-            job = Job(sql, format, by, 100, stop.is_set, on_rows)
+    try:
+        with reading(place, stopped=stop.is_set) as sql:
+            source = rows_of(sql, place)
+            relation = source.chosen(table, list(json_columns))
+            if vectors:
+                if relation.name != "chunks":
+                    raise ConfigurationError(f"only chunks have vectors, not {relation.name}")
+                row = sql.execute("SELECT dimension FROM models").fetchone() if sql.has("models") else None
+                if row is None:
+                    raise ConfigurationError(
+                        f"{place} has no vectors yet: embed its texts first, or leave out --vectors"
+                    )
+                relation = source.chunks(dimension=int(row[0]))
+            if by is None:
+                by = CATEGORY if relation.name == "chunks" and format == "json" and out is not None else ()
+            job = Job(source, format, tuple(by), batch, stop.is_set, on_rows)
             return job.to_stream(relation, to) if to is not None else job.to_folder(relation, Path(out or ""))
-        except Stopped:
-            raise Interrupted("interrupted; the files in place are whole: run again for the others") from None
+    except Stopped:
+        raise Interrupted("interrupted; the files in place are whole: run again for the others") from None
 
 
 def write_category(
-    db: sqlite3.Connection | str | Path, out: str | Path, domain: str, category: str, *, batch: int = 100
+    db: Sql | sqlite3.Connection | str | Place, out: str | Path, domain: str, category: str, *, batch: int = 100
 ) -> Written:
     """Write the chunks of a category as JSON to its file in the folder `out`, as `export` does; for a run's own thread.
 
     `db` may be a connection of that thread; `batch` chunks are read at once. A category without chunks has a file that
     says so. Raises ConfigurationError, StoreError.
     """
-    path = None if isinstance(db, sqlite3.Connection) else Path(db)
-    opened = nullcontext(db) if isinstance(db, sqlite3.Connection) else closing(connect_readonly(Path(db)))
-    with opened as conn, explained(path or Path("the database")):
-        names = Names()
-        for each in values_up_to(conn, "domain", domain, "1"):
-            names.of([each])
-        for each in values_up_to(conn, "category", category, "domain = ?", domain):
-            names.of([domain, each])
-        place = Path(out, *names.of([domain, category]))
-        place = place.with_name(f"{place.name}.json")
-        if place.parent.is_dir():
-            clear(place.parent)
-        relation = chunks().without(CATEGORY)
-        found = chunks_of(conn, relation, (domain, category), batch)
-        with Replacement(place) as file:
-            writer = Json(file, relation, {"domain": domain, "category": category})
-            count = 0
-            for rows in found:
-                writer.write(rows)
-                count += len(rows)
-            writer.end()
-            return Written(place, file.commit(), count)
+    if isinstance(db, sqlite3.Connection):
+        db = SqliteSql(db)
+    if isinstance(db, str | Path | PostgresUrl):
+        with reading(place_of(db)) as sql:
+            return _write_category(sql, place_of(db), out, domain, category, batch)
+    if isinstance(db, SqliteSql):
+        with explained(Path("the database")):
+            return _write_category(db, None, out, domain, category, batch)
+    return _write_category(db, None, out, domain, category, batch)
+
+
+def _write_category(sql: Sql, where: Place | None, out: str | Path, domain: str, category: str, batch: int) -> Written:
+    source = rows_of(sql, where)
+    names = Names()
+    for each in values_up_to(source, "domain", domain, "true"):
+        names.of([each])
+    for each in values_up_to(source, "category", category, "domain = ?", domain):
+        names.of([domain, each])
+    place = Path(out, *names.of([domain, category]))
+    place = place.with_name(f"{place.name}.json")
+    if place.parent.is_dir():
+        clear(place.parent)
+    relation = source.chunks().without(CATEGORY)
+    found = chunks_of(source, relation, (domain, category), batch)
+    with Replacement(place) as file:
+        writer = Json(file, relation, {"domain": domain, "category": category})
+        count = 0
+        for rows in found:
+            writer.write(rows)
+            count += len(rows)
+        writer.end()
+        return Written(place, file.commit(), count)

@@ -10,10 +10,11 @@ from typing import BinaryIO
 from fetcher.errors import Stopped
 from fetcher.export.formats import FORMATS, NESTING
 from fetcher.export.names import Names, Value
-from fetcher.export.reading import Connection, Group, groups, groups_of_chunks, pages
+from fetcher.export.reading import Group, groups, groups_of_chunks, pages
 from fetcher.export.replacement import Replacement, clear, make_folder
+from fetcher.export.rows import Rows
 from fetcher.export.stream import Stream
-from fetcher.export.tables import Field, Relation, no_such_column, typed
+from fetcher.export.tables import Field, Relation, no_such_column
 from fetcher.model import Row
 
 CATEGORY = ("domain", "category")
@@ -44,7 +45,7 @@ class Exported:
 class Job:
     """What is asked for; `batch` chunks are read at once, and `on_rows` is told of rows as they come."""
 
-    conn: Connection
+    source: Rows
     format: str
     by: Sequence[str]
     batch: int
@@ -55,7 +56,7 @@ class Job:
         """All rows to a stream; rows that belong to them go only where they can be nested."""
         relation, others = self._laid_out(relation)
         stream = Stream(to)
-        rows = self._put(stream, relation, {}, pages(self.conn, relation, self._size(relation)))
+        rows = self._put(stream, relation, {}, pages(self.source, relation, self._size(relation)))
         stream.flush()
         return Exported(relation.name, 1, 0, rows, stream.size, left_out=tuple(each.name for each in others))
 
@@ -70,7 +71,7 @@ class Job:
         clear(out)
         done = replace(done, table=", ".join(each.name for each in (relation, *others)))
         for each in (relation, *others):
-            found = pages(self.conn, each, self._size(each))
+            found = pages(self.source, each, self._size(each))
             done = self._file(done, out / f"{each.name}.{self.format}", each, {}, found)
         return done
 
@@ -84,9 +85,9 @@ class Job:
         rows = relation.without(self.by) if self.format == "json" else relation
         found: Iterator[Group]
         if relation.name == "chunks" and tuple(self.by) == CATEGORY:
-            found = groups_of_chunks(self.conn, rows, self._size(relation))
+            found = groups_of_chunks(self.source, rows, self._size(relation))
         else:
-            found = groups(self.conn, rows, [sql[each] for each in self.by], self._size(relation))
+            found = groups(self.source, rows, [sql[each] for each in self.by], self._size(relation))
         for folder in _folders(out, len(self.by)):
             clear(folder)
         for values, some in found:
@@ -137,7 +138,7 @@ class Job:
         """What goes into each row, and the tables that go elsewhere."""
         others = [each.relation for each in relation.children]
         if self.format == "parquet":
-            return typed(self.conn, replace(relation, children=())), [typed(self.conn, each) for each in others]
+            return self.source.typed(replace(relation, children=())), [self.source.typed(each) for each in others]
         if self.format not in NESTING:
             return replace(relation, children=()), others
         taken = {each.name for each in relation.fields}

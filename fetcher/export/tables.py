@@ -15,7 +15,6 @@ from fetcher.place import Place
 from fetcher.sources import registry
 from fetcher.sources.rest import from_stored
 from fetcher.stores.origin import description_of, source_of
-from fetcher.stores.sql import Sql
 
 Kind = Literal["integer", "real", "text", "blob", "any", "json", "vector", "rows"]
 _KINDS: dict[str, Kind] = {"INTEGER": "integer", "INT": "integer", "REAL": "real", "TEXT": "text", "BLOB": "blob"}
@@ -93,9 +92,7 @@ def chunks(*, dimension: int = 0) -> Relation:
 
     The index `chunks_category` has them in this order for each domain and category.
     """
-    names = ("id", "text", "domain", "category", "source_book", "source_chapter", "position")
-    fields = [Field(name, "integer" if name == "position" else "text", f"chunks.{name}") for name in names]
-    fields.append(Field("document", "text", "documents.name"))
+    fields = chunk_fields()
     # CROSS keeps the order of the two: SQLite is not to sort what an index has sorted.
     origin = "chunks CROSS JOIN documents ON documents.number = chunks.document AND documents.unlisted_at IS NULL"
     if dimension:
@@ -104,24 +101,18 @@ def chunks(*, dimension: int = 0) -> Relation:
     return Relation("chunks", origin, tuple(fields), ("chunks.document", "chunks.position"))
 
 
-def with_vectors(conn: sqlite3.Connection, path: Path) -> Relation:
-    """The chunks with their vectors. Raises ConfigurationError when there are none."""
-    row = conn.execute("SELECT dimension FROM models").fetchone() if _exists(conn, "models") else None
-    if row is None:
-        raise ConfigurationError(f"{path} has no vectors yet: embed its texts first, or leave out --vectors")
-    return chunks(dimension=int(row[0]))
+def chunk_fields() -> list[Field]:
+    """What is exported of a chunk."""
+    names = ("id", "text", "domain", "category", "source_book", "source_chapter", "position")
+    fields = [Field(name, "integer" if name == "position" else "text", f"chunks.{name}") for name in names]
+    return [*fields, Field("document", "text", "documents.name")]
 
 
-def typed(conn: sqlite3.Connection | Sql, relation: Relation) -> Relation:
+def typed(conn: sqlite3.Connection, relation: Relation) -> Relation:
     """The same with the types of all columns known; where they are not declared, every row is asked."""
     unknown = [each for each in relation.fields if each.kind == "any"]
     if not unknown:
         return relation
-    if not isinstance(conn, sqlite3.Connection):
-        # A number, or a text: its text holds both.
-        texts = [replace(each, kind="text", sql=f"({each.sql} #>> '{{}}')") for each in unknown]
-        named = {each.name: each for each in texts}
-        return replace(relation, fields=tuple(named.get(each.name, each) for each in relation.fields))
     asked = [
         f"max({each.sql} IS NOT NULL AND ({what}))"
         for each in unknown

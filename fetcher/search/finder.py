@@ -2,32 +2,22 @@
 
 from __future__ import annotations
 
-import json
 import logging
-import sqlite3
 import threading
-from collections.abc import Callable, Iterator, Mapping
-from contextlib import closing
+from collections.abc import Callable, Mapping
 from importlib.util import find_spec
 from itertools import islice
-from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal, cast
+from typing import Any, Literal, cast
 
 from fetcher.embedders import Embedder, make
 from fetcher.errors import ConfigurationError, RemoteError, RequestFailed, StoreError
-from fetcher.model import Key
 from fetcher.place import Place, PostgresUrl, place_of
 from fetcher.search.fusion import Found, distinct, fused
 from fetcher.search.hits import Hit, Marks, lines_of, marked, sentence
-from fetcher.search.server import find as find_on_server
-from fetcher.search.text import CHUNKS, ITEMS, Matches, matches, snippets
+from fetcher.search.look import CHUNKS, ITEMS, Look, Looker, Matches
 from fetcher.settings import Settings, load
 from fetcher.stop import Stop
-from fetcher.stores.file import connect_readonly, explained
 from fetcher.texts.chunk import Chunk
-
-if TYPE_CHECKING:
-    from fetcher.search.vectors import Vectors
 
 log = logging.getLogger("fetcher")
 
@@ -48,13 +38,13 @@ class Search:
     """
 
     def __init__(self, db: str | Place, embedder: Embedder | Callable[..., Any] | str | None = None, **settings: Any):
-        self._place = place_of(db)
+        self._path = place_of(db)
+        self._said: set[str] = set()
+        self._lock = threading.Lock()
+        self._looker = self._look_into(self._path)
         self._given = embedder
         self._settings = settings
         self._embedder: Embedder | None = None
-        self._vectors: Vectors | None = None
-        self._lock = threading.Lock()
-        self._said: set[str] = set()
 
     def find(self, words: str, limit: int = 20, *, mode: Mode | None = None, marks: Marks = ("[", "]")) -> list[Hit]:
         """What is found by `words`, best first, at most `limit`.
@@ -78,50 +68,47 @@ class Search:
             raise ConfigurationError(f"limit: must be at least 1, not {limit}")
         if mode not in (None, "text", "vector", "hybrid"):
             raise ConfigurationError(f"mode: must be text, vector or hybrid, not {mode}")
-        if isinstance(self._place, PostgresUrl):
-            if mode not in (None, "text"):
-                raise ConfigurationError(f"{self._place} has no vectors: they are kept in SQLite alone so far")
-            return find_on_server(self._place, wanted, limit, marks)
-        with closing(connect_readonly(self._path)) as conn, explained(self._path):
-            # A text that somebody else wrote may be anything.
-            conn.text_factory = lambda data: data.decode("utf-8", "replace")
-            meant = None if mode == "text" else self._meant(conn, wanted, required=mode is not None)
+        with self._looker.looking() as look:
+            meant = None if mode == "text" else self._meant(look, wanted, required=mode is not None)
             # From here on all is seen as of one moment.
-            conn.execute("BEGIN")
-            found, ranking = self._ranked(conn, wanted, meant, limit, mode)
-            return self._hits(conn, ranking, found, wanted, marks)
+            look.as_of_now()
+            found, ranking = self._ranked(look, wanted, meant, limit, mode)
+            return self._hits(look, ranking, found, wanted, marks)
 
-    @property
-    def _path(self) -> Path:
-        """The file that is searched."""
-        assert isinstance(self._place, Path)
-        return self._place
+    def _look_into(self, place: Place) -> Looker:
+        if isinstance(place, PostgresUrl):
+            from fetcher.search.server import ServerLooker
+
+            return ServerLooker(place)
+        from fetcher.search.file import FileLooker
+
+        return FileLooker(place, self._say, self._lock)
 
     def _ranked(
-        self, conn: sqlite3.Connection, words: str, meant: bytes | None, limit: int, mode: Mode | None
+        self, look: Look, words: str, meant: bytes | None, limit: int, mode: Mode | None
     ) -> tuple[Matches, list[Found]]:
         """What the words match, and what is to be shown."""
         if meant is None:
-            found = matches(conn, self._path, words, limit)
+            found = look.matches(words, limit)
             return found, found.ranking
-        near = distinct(_chunks_of(conn, self._nearest(conn, meant)))
+        near = distinct(look.nearest(meant))
         if mode == "vector":
             return _NOTHING, list(islice(near, limit))
         depth = max(limit, _DEPTH)
         # The vectors first: their lock orders the moments at which threads look, so that none sees an older table.
         nearest = list(islice(near, depth))
-        found = matches(conn, self._path, words, depth)
+        found = look.matches(words, depth)
         return found, fused([found.ranking, nearest], limit)
 
     # --- by meaning -----------------------------------------------------------------------------------
 
-    def _meant(self, conn: sqlite3.Connection, words: str, *, required: bool) -> bytes | None:
+    def _meant(self, look: Look, words: str, *, required: bool) -> bytes | None:
         """The vector of the words; None where there is nothing to compare it with, or no way to make it.
 
         Where it is required, these are errors.
         """
         try:
-            model = self._model(conn)
+            model = self._model(look)
         except StoreError:
             if required:
                 raise
@@ -134,20 +121,19 @@ class Search:
             self._say(f"searching by words alone: {error}")
             return None
 
-    def _model(self, conn: sqlite3.Connection) -> tuple[str, int]:
+    def _model(self, look: Look) -> tuple[str, int]:
         """The name and the dimension of the model that made the vectors. Raises StoreError when there are none."""
-        (made,) = conn.execute("SELECT count(*) FROM sqlite_master WHERE name IN ('models', 'vectors')").fetchone()
-        model = conn.execute("SELECT name, dimension FROM models").fetchone() if made == 2 else None
-        if model is None or conn.execute("SELECT 1 FROM vectors LIMIT 1").fetchone() is None:
+        model = look.model()
+        if model is None:
             raise StoreError(
                 f"{self._path} has no vectors yet: `fetcher ingest` and `fetcher embed` make them, or search with"
                 " --mode text"
             )
-        return str(model[0]), int(model[1])
+        return model
 
     def _embedded(self, words: str, name: str, dimension: int) -> bytes:
         """The vector of the words, by the model that made the others. Raises ConfigurationError and RemoteError."""
-        if find_spec("numpy") is None:
+        if self._looker.needs_numpy and find_spec("numpy") is None:
             raise ConfigurationError("vectors are searched with numpy: pip install 'fetcher[embed]'")
         with self._lock:
             if self._embedder is None:
@@ -169,23 +155,6 @@ class Search:
             )
         return vector
 
-    def _nearest(self, conn: sqlite3.Connection, vector: bytes) -> Iterator[tuple[int, float]]:
-        """The rows of all vectors that there are by now, nearest first."""
-        # Only now: a search by words needs no numpy.
-        from fetcher.search.vectors import Vectors
-
-        with self._lock:
-            if self._vectors is None or 4 * self._vectors.dimension != len(vector):
-                self._vectors = Vectors(len(vector) // 4)
-            self._vectors.refresh(conn)
-            nearest = self._vectors.nearest(vector)
-            if skipped := self._vectors.skipped:
-                self._say(
-                    f"vectors of {self._path} that are passed over, being of another length or without direction:"
-                    f" {skipped:,}"
-                )
-        return nearest
-
     def _say(self, message: str) -> None:
         if message not in self._said:
             self._said.add(message)
@@ -193,13 +162,11 @@ class Search:
 
     # --- hits -----------------------------------------------------------------------------------------
 
-    def _hits(
-        self, conn: sqlite3.Connection, ranking: list[Found], found: Matches, words: str, marks: Marks
-    ) -> list[Hit]:
-        chunks = _read(conn, [each.chunk for each in ranking if each.chunk is not None])
+    def _hits(self, look: Look, ranking: list[Found], found: Matches, words: str, marks: Marks) -> list[Hit]:
+        chunks = look.chunks([each.chunk for each in ranking if each.chunk is not None])
         keys = [each.item for each in ranking if each.item is not None]
-        of_items = snippets(conn, self._path, found, ITEMS, keys)
-        of_chunks = snippets(conn, self._path, found, CHUNKS, chunks)
+        of_items = look.snippets(found, ITEMS, keys)
+        of_chunks = look.snippets(found, CHUNKS, chunks)
         hits = []
         for each in ranking:
             shown: dict[str, tuple[str, ...]] = {}
@@ -214,31 +181,6 @@ class Search:
             assert key is not None
             hits.append(Hit(key, each.rank, shown, chunk, document))
         return hits
-
-
-def _chunks_of(conn: sqlite3.Connection, nearest: Iterator[tuple[int, float]]) -> Iterator[Found]:
-    """All chunks whose texts have these vectors, but those of documents that are no longer listed."""
-    sql = (
-        "SELECT documents.item, chunks.number FROM vectors JOIN chunks ON chunks.hash = vectors.hash"
-        " JOIN documents ON documents.number = chunks.document"
-        " WHERE vectors.rowid = ? AND documents.unlisted_at IS NULL ORDER BY chunks.number"
-    )
-    for row, distance in nearest:
-        for item, number in conn.execute(sql, [row]):
-            yield Found(distance, item, number)
-
-
-def _read(conn: sqlite3.Connection, numbers: list[int]) -> dict[Key, tuple[Chunk, str]]:
-    """Chunks by their numbers, each with the name of its document."""
-    if not numbers:
-        return {}
-    rows = conn.execute(
-        "SELECT chunks.number, documents.name, text, source_chapter, source_book, domain, category, position, id"
-        " FROM chunks JOIN documents ON documents.number = chunks.document"
-        " WHERE chunks.number IN (SELECT value FROM json_each(?))",
-        [json.dumps(numbers)],
-    )
-    return {number: (Chunk(*columns), document) for number, document, *columns in rows}
 
 
 def _shown(chunk: Chunk, found: Mapping[str, str] | None, words: str, marks: Marks) -> dict[str, tuple[str, ...]]:

@@ -1,187 +1,247 @@
-"""The search of a mirror in PostgreSQL: by words, in the syntax that SQLite's takes."""
+"""Search in a PostgreSQL database: words by `tsvector`, vectors by pgvector."""
 
 from __future__ import annotations
 
-import re
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, field
-from typing import Any
+import sys
+from array import array
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager
+from itertools import islice
 
 from fetcher.errors import ConfigurationError, StoreError
-from fetcher.model import Key, Table
+from fetcher.model import Key
 from fetcher.place import PostgresUrl
-from fetcher.search.hits import PRIVATE_MARKS, WORDS, Hit, Marks, lines_of
-from fetcher.sources import registry
-from fetcher.sources.rest import from_stored
+from fetcher.search.fusion import Found, distinct, fused
+from fetcher.search.hits import PRIVATE_MARKS, WORDS
+from fetcher.search.look import CHUNKS, ITEMS, Look, Matches
+from fetcher.search.query import NoQuery, Phrase, Query, parsed, phrases, plain, tsquery
+from fetcher.search.text import nothing_searched
 from fetcher.stores.opening import reading
+from fetcher.stores.postgres.words import WORD, words_of
 from fetcher.stores.sql import Sql
+from fetcher.texts.chunk import Chunk
 
-_TOKEN = re.compile(r"""\s*(?:"((?:[^"]|"")*)"(\s*\*)?|([()])|([^\s"()*:]+)(\s*\*)?(\s*:(?!:))?)""")
-_WORD = re.compile(r"\w+")
+_CHUNKS = ("text", "source_chapter")
 
+_RANK = "-ts_rank_cd('{1,1,1,1}', words, to_tsquery('simple', ?), 1)"
+"""By how close together the words stand, longer texts a little lower; all columns count alike."""
 
-def find(place: PostgresUrl, words: str, limit: int, marks: Marks) -> list[Hit]:
-    """The items that have all the words, best first, at most `limit`. Raises StoreError, ConfigurationError."""
-    from fetcher.stores.postgres.search import rows_of
+_RANKED = {
+    ITEMS: f"SELECT {_RANK} AS rank, id, NULL FROM search WHERE words @@ to_tsquery('simple', ?) ORDER BY 1, 2 LIMIT ?",
+    CHUNKS: f"SELECT {_RANK} AS rank, documents.item, chunks.number FROM chunks"
+    " JOIN documents ON documents.number = chunks.document"
+    " WHERE words @@ to_tsquery('simple', ?) AND documents.unlisted_at IS NULL ORDER BY 1, 3 LIMIT ?",
+}
 
-    with reading(place, moment=True) as sql:
-        tables = _searched(sql, place)
-        query = _Query.of(words, tables) or _Query.plain(words)
-        if not query.text:
-            return []
-        ranking = sql.execute(
-            "SELECT id, -ts_rank(words, wanted) FROM search, to_tsquery('simple', ?) AS wanted"
-            " WHERE words @@ wanted ORDER BY 2, 1 LIMIT ?",
-            [query.text, limit],
-        ).fetchall()
-        keys = [key for key, _ in ranking]
-        rows = {table.name: rows_of(sql, table, keys) for table in tables}
-    shown: dict[Key, dict[str, tuple[str, ...]]] = {key: {} for key in keys}
-    for table in tables:
-        at = [[column.name for column in table.columns].index(name) + 1 for name in table.search]
-        for key in keys:
-            texts = [str(row[place_]) for row in rows[table.name].get(key, ()) for place_ in at if row[place_]]
-            snippet = "\n".join(query.marked(line) for text in texts for line in text.splitlines())
-            if lines := lines_of(snippet, marks):
-                shown[key][table.name] = lines
-    return [Hit(key, rank, shown[key]) for key, rank in ranking]
+MOST_WHOLE = 2000
+"""Numbers of a vector that pgvector has an index for; longer ones it takes with half the digits."""
+
+_FIRST = 200
+"""So many of what is found are asked for at first, four times as many each time that those were not enough."""
 
 
-def _searched(sql: Sql, place: PostgresUrl) -> list[Table]:
-    """The tables that are searched. Raises StoreError when there is no search yet, or it is not whole."""
-    name, stored, filled = sql.execute("SELECT name, description, search_filled_to FROM sources").fetchone()
-    kind = registry().get(name) if stored is None else from_stored(stored)
-    tables = [table for table in kind.tables if table.search and table.parent] if kind is not None else []
-    if not tables:
-        raise ConfigurationError(f"{name} has no texts that are searched: ask {place} in SQL")
-    if not sql.has("search"):
-        raise StoreError(f"{place} has no full-text search yet: the next `fetcher fetch` makes it")
-    if filled is not None:
-        raise StoreError(f"the full-text search of {place} is not whole yet: let `fetcher fetch` go on with it")
-    return tables
+class ServerLooker:
+    """Looks into a database of a server, by a connection each time."""
+
+    needs_numpy = False
+
+    def __init__(self, url: PostgresUrl) -> None:
+        self._url = url
+
+    @contextmanager
+    def looking(self) -> Iterator[Look]:
+        """The database, open for one search. Raises StoreError."""
+        with reading(self._url) as sql:
+            yield _Look(self._url, sql)
 
 
-@dataclass(frozen=True, slots=True)
-class _Query:
-    """What PostgreSQL is asked, and the words that are marked in what it finds: whole ones, and beginnings."""
+class _Look:
+    def __init__(self, url: PostgresUrl, sql: Sql) -> None:
+        self._url = url
+        self._sql = sql
 
-    text: str
-    whole: set[str] = field(default_factory=set)
-    begun: set[str] = field(default_factory=set)
-
-    @classmethod
-    def plain(cls, words: str) -> _Query:
-        """All of the words, whatever they mean to a query."""
-        from fetcher.stores.postgres.search import folded
-
-        phrases = [each for word in words.split() if (each := folded(word).split())]
-        text = " & ".join(f"({' <-> '.join(map(repr, phrase))})" for phrase in phrases)
-        return cls(text, {word for phrase in phrases for word in phrase})
-
-    @classmethod
-    def of(cls, words: str, tables: Sequence[Table]) -> _Query | None:
-        """The words as a query of FTS5's: `"a phrase"`, `table : word`, `one OR two`, `begin*`; None if it is none."""
-        made = cls("")
-        try:
-            text = _Parser(list(_tokens(words)), tables, made).whole()
-        except (ValueError, IndexError):
+    def model(self) -> tuple[str, int] | None:
+        """The model that made the vectors and their dimension; None where there are no vectors."""
+        if not self._sql.has("vectors"):
             return None
-        return cls(text, made.whole, made.begun)
+        row = self._sql.execute("SELECT name, dimension FROM models WHERE EXISTS (SELECT 1 FROM vectors)").fetchone()
+        return None if row is None else (row[0], row[1])
 
-    def marked(self, line: str) -> str:
-        """A line with what was found between private marks, of a long one the part around the first of it."""
-        from fetcher.stores.postgres.search import folded
+    def as_of_now(self) -> None:
+        """From here on all is seen as of one moment."""
+        self._sql.execute("BEGIN ISOLATION LEVEL REPEATABLE READ")
 
-        def mark(found: re.Match[str]) -> str:
-            word = folded(found[0]).strip()
-            hit = word in self.whole or any(word.startswith(each) for each in self.begun)
-            return f"{PRIVATE_MARKS[0]}{found[0]}{PRIVATE_MARKS[1]}" if hit else found[0]
+    def matches(self, words: str, depth: int) -> Matches:
+        """The best `depth` items and chunks that have all the words, which may be a query of FTS5's."""
+        columns = self._columns()
+        queries: dict[str, Query | None] = {}
+        for index, names in columns.items():
+            try:
+                queries[index] = parsed(words, names)
+            except NoQuery:
+                continue
+        if not queries:
+            queries = dict.fromkeys(columns, plain(words))
+        found = [
+            ranking
+            for index, query in queries.items()
+            if query is not None and (ranking := self._ranking(index, tsquery(query, columns[index]), depth))
+        ]
+        return Matches(fused(found, depth) if len(found) > 1 else next(iter(found), []), queries)
 
-        words = _WORD.sub(mark, line).split()
-        if len(words) <= WORDS:
-            return " ".join(words)
-        first = next((at for at, word in enumerate(words) if PRIVATE_MARKS[0] in word), 0)
-        start = max(0, min(first - WORDS // 4, len(words) - WORDS))
-        end = start + WORDS
-        return f"{'…' if start else ''}{' '.join(words[start:end])}{'…' if end < len(words) else ''}"
+    def _ranking(self, index: str, query: str, depth: int) -> list[Found]:
+        most = max(_FIRST, depth)
+        while True:
+            rows = self._sql.execute(_RANKED[index], [query, query, most]).fetchall()
+            ranking = list(islice(distinct(Found(*row) for row in rows), depth))
+            # Many chunks may be of one item.
+            if len(ranking) == depth or len(rows) < most:
+                return ranking
+            most *= 4
+
+    def _columns(self) -> dict[str, Sequence[str]]:
+        """The columns of each index that there is. Raises StoreError."""
+        found: dict[str, Sequence[str]] = {}
+        if self._sql.has("search"):
+            if self._sql.execute("SELECT 1 FROM sources WHERE search_filled_to IS NOT NULL").fetchone():
+                raise StoreError(
+                    f"the full-text search of {self._url} is not whole yet: let `fetcher fetch` go on with it"
+                )
+            rows = self._sql.execute(
+                "SELECT attname FROM pg_attribute WHERE attrelid = to_regclass('search_text') AND attnum > 1"
+                " AND NOT attisdropped ORDER BY attnum"
+            )
+            found[ITEMS] = [name for (name,) in rows]
+        if self._sql.has("chunks"):
+            found[CHUNKS] = _CHUNKS
+        if not found:
+            (name,) = self._sql.execute("SELECT name FROM sources").fetchone()
+            raise nothing_searched(self._url, name)
+        return found
+
+    def nearest(self, vector: bytes) -> Iterator[Found]:
+        """All chunks but those of documents that are no longer listed, those first whose vectors are nearest."""
+        home = self._sql.execute(
+            "SELECT quote_ident(nspname) FROM pg_extension JOIN pg_namespace ON pg_namespace.oid = extnamespace"
+            " WHERE extname = 'vector'"
+        ).fetchone()[0]
+        (name, size) = self._sql.execute("SELECT name, dimension FROM models").fetchone()
+        if 4 * size != len(vector):
+            raise ConfigurationError(f"the vectors of {self._url} are of {name} ({size} dimensions)")
+        numbers = array("f", vector)
+        if sys.byteorder == "big":
+            numbers.byteswap()
+        distance = distance_of(home, size)
+        # Where there is an index it is walked on for as long as more is wanted.
+        self._sql.execute("SELECT set_config('hnsw.iterative_scan', 'strict_order', true)")
+        self._sql.execute("SELECT set_config('hnsw.ef_search', '200', true)")
+        self._sql.execute(
+            f"DECLARE nearest NO SCROLL CURSOR FOR SELECT hash, {distance} FROM vectors ORDER BY {distance}",
+            [f"[{','.join(map(repr, numbers))}]"] * 2,
+        )
+        some = 128
+        while rows := self._sql.execute(f"FETCH {some} FROM nearest").fetchall():
+            # To a vector without direction nothing is near.
+            near = {hash_: distance for hash_, distance in rows if distance == distance}
+            found = self._sql.execute(
+                "SELECT hash, documents.item, chunks.number FROM chunks JOIN documents ON documents.number = document"
+                " WHERE hash = ANY(?) AND unlisted_at IS NULL ORDER BY chunks.number",
+                [list(near)],
+            ).fetchall()
+            yield from sorted((Found(near[hash_], item, number) for hash_, item, number in found), key=_rank)
+            some = min(4 * some, 4096)
+
+    def chunks(self, numbers: list[int]) -> dict[Key, tuple[Chunk, str]]:
+        """Chunks by their numbers, each with the name of its document."""
+        if not numbers:
+            return {}
+        rows = self._sql.execute(
+            "SELECT chunks.number, documents.name, text, source_chapter, source_book, domain, category, position, id"
+            " FROM chunks JOIN documents ON documents.number = chunks.document WHERE chunks.number = ANY(?)",
+            [numbers],
+        ).fetchall()
+        return {number: (Chunk(*columns), document) for number, document, *columns in rows}
+
+    def snippets(self, found: Matches, index: str, rows: Iterable[Key]) -> dict[Key, dict[str, str]]:
+        """What an index shows of those of `rows` that it has found, by column, hits between private marks."""
+        query = found.queries.get(index)
+        keys = list(rows)
+        if query is None or not keys:
+            return {}
+        columns = self._columns()[index]
+        table, key = ("search_text", "id") if index == ITEMS else ("chunks", "number")
+        searched = "search" if index == ITEMS else "chunks"
+        among = f"SELECT {key} FROM {searched} WHERE words @@ to_tsquery('simple', ?) AND {key} = ANY(?)"
+        names = ", ".join(f'"{name}"' for name in columns)
+        told = self._sql.execute(
+            f"SELECT {key}, {names} FROM {table} WHERE {key} IN ({among})", [tsquery(query, columns), keys]
+        ).fetchall()
+        wanted = list(phrases(query))
+        return {
+            number: {name: _snippet(text or "", name, wanted) for name, text in zip(columns, texts, strict=True)}
+            for number, *texts in told
+        }
 
 
-def _tokens(words: str) -> Iterator[tuple[str, str]]:
-    """The parts of a query: what kind each is of, and its text. Raises ValueError where it is none."""
-    at = 0
-    words = words.rstrip()
-    while at < len(words):
-        found = _TOKEN.match(words, at)
-        if found is None:
-            raise ValueError(words)
-        at = found.end()
-        phrase, star, bracket, word, begun, colon = found.groups()
-        if bracket:
-            yield bracket, bracket
-        elif phrase is not None:
-            yield ("begin" if star else "phrase"), phrase
-        elif colon:
-            yield "column", word
-        elif word in ("AND", "OR", "NOT") and not begun:
-            yield word, word
-        else:
-            yield ("begin" if begun else "phrase"), word
+def distance_of(home: str, size: int) -> str:
+    """The cosine distance (SQL) of a vector of this size, with pgvector in the schema `home`, as an index has it."""
+    kind, column = "vector", "vectors.vector"
+    if size > MOST_WHOLE:
+        kind, column = "halfvec", f"vectors.vector::{home}.halfvec({size})"
+    return f"({column} OPERATOR({home}.<=>) CAST(? AS {home}.{kind}({size})))"
 
 
-class _Parser:
-    """Makes a tsquery of the parts of a query; words side by side are all wanted."""
+def _rank(found: Found) -> float:
+    return found.rank
 
-    def __init__(self, tokens: list[tuple[str, str]], tables: Sequence[Table], found: _Query) -> None:
-        self._tokens = [*tokens, ("end", "")]
-        self._tables = tables
-        self._found = found
 
-    def whole(self) -> str:
-        text = self._either("")
-        if self._tokens[0][0] != "end":
-            raise ValueError(self._tokens)
-        return text
+def _snippet(text: str, column: str, wanted: Sequence[Phrase]) -> str:
+    """The part of a text with the most of the phrases, hits between private marks; its beginning where it has none."""
+    places = list(WORD.finditer(text))
+    words = ["".join(words_of(each[0])) for each in places]
+    hits = list(_hits(words, [each for each in wanted if each.columns is None or column in each.columns]))
+    start = 0
+    if len(words) > WORDS and hits:
+        start = _best(hits, len(words))
+    end = min(len(words), start + WORDS)
+    shown = text[places[start].start() if start else 0 : places[end - 1].end() if 0 < end < len(words) else len(text)]
+    offset = places[start].start() if start else 0
+    for first, last in reversed([each for each in hits if start <= each[0] and each[1] < end]):
+        begin, stop = places[first].start() - offset, places[last].end() - offset
+        shown = f"{shown[:begin]}{PRIVATE_MARKS[0]}{shown[begin:stop]}{PRIVATE_MARKS[1]}{shown[stop:]}"
+    return f"{'…' if start else ''}{shown}{'…' if end < len(words) else ''}"
 
-    def _either(self, weight: str) -> str:
-        return self._joined(weight, "OR", " | ", self._all)
 
-    def _all(self, weight: str) -> str:
-        parts = [self._but(weight)]
-        while self._tokens[0][0] not in ("end", ")", "OR"):
-            if self._tokens[0][0] == "AND":
-                self._tokens.pop(0)
-            parts.append(self._but(weight))
-        return f"({' & '.join(parts)})"
+def _hits(words: Sequence[str], wanted: Sequence[Phrase]) -> Iterator[tuple[int, int]]:
+    """From which to which word the phrases stand, in order; what overlaps is one hit."""
+    found = []
+    for phrase in wanted:
+        *whole, last = phrase.words
+        for at in range(len(words) - len(whole)):
+            end = at + len(whole)
+            if (words[end] == last or (phrase.begun and words[end].startswith(last))) and words[at:end] == whole:
+                found.append((at, end))
+    at = -1
+    begun: tuple[int, int] | None = None
+    for first, last_ in sorted(found):
+        if begun is not None and first <= at:
+            at = max(at, last_)
+            begun = (begun[0], at)
+            continue
+        if begun is not None:
+            yield begun
+        begun, at = (first, last_), last_
+    if begun is not None:
+        yield begun
 
-    def _but(self, weight: str) -> str:
-        return self._joined(weight, "NOT", " & !", self._one)
 
-    def _joined(self, weight: str, word: str, sign: str, part: Any) -> str:
-        parts = [part(weight)]
-        while self._tokens[0][0] == word:
-            self._tokens.pop(0)
-            parts.append(part(weight))
-        return f"({sign.join(parts)})"
-
-    def _one(self, weight: str) -> str:
-        from fetcher.stores.postgres.search import folded, weight_of
-
-        kind, text = self._tokens.pop(0)
-        if kind == "column":
-            of_table = weight_of(self._tables, text)
-            if of_table is None:
-                raise ValueError(text)
-            return self._one(of_table)
-        if kind == "(":
-            inner = self._either(weight)
-            if self._tokens.pop(0)[0] != ")":
-                raise ValueError(text)
-            return inner
-        words = folded(text).split()
-        if kind not in ("phrase", "begin") or not words:
-            raise ValueError(text)
-        (self._found.begun if kind == "begin" else self._found.whole).add(words[-1])
-        self._found.whole.update(words[:-1])
-        last = f"'{words[-1]}':{'*' if kind == 'begin' else ''}{weight}".removesuffix(":")
-        before = [f"'{word}'{f':{weight}' if weight else ''}" for word in words[:-1]]
-        return f"({' <-> '.join([*before, last])})"
+def _best(hits: Sequence[tuple[int, int]], count: int) -> int:
+    """Where the part with the most hits begins, with a little of what stands before them."""
+    best, most, behind = 0, 0, 0
+    for number, (first, _) in enumerate(hits):
+        while behind < len(hits) and hits[behind][1] < first + WORDS:
+            behind += 1
+        if behind - number > most:
+            best, most = number, behind - number
+    span = hits[best + most - 1][1] - hits[best][0] + 1 if most else 1
+    return max(0, min(hits[best][0] - (WORDS - span) // 2, count - WORDS))

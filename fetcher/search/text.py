@@ -4,23 +4,21 @@ from __future__ import annotations
 
 import json
 import sqlite3
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
 from typing import Any
 
-from fetcher.errors import ConfigurationError, StoreError
+from fetcher.errors import ConfigurationError, FetcherError, StoreError
 from fetcher.model import Key
+from fetcher.place import Place
 from fetcher.search.fusion import Found, distinct, fused
 from fetcher.search.hits import PRIVATE_MARKS, WORDS
+from fetcher.search.look import CHUNKS, ITEMS, Matches
 from fetcher.sources import registry
 from fetcher.sources.rest import from_stored
 from fetcher.stores.origin import description_of
-
-ITEMS, CHUNKS = "search", "chunks_search"
-"""The indexes: of a mirror's items, and of the chunks."""
 
 _RANKED = {
     ITEMS: "SELECT rank, rowid, NULL FROM search WHERE search MATCH ? ORDER BY rank",
@@ -32,14 +30,6 @@ _RANKED = {
 }
 
 
-@dataclass(frozen=True, slots=True)
-class Matches:
-    """What words find: a ranking, and for each index that took it the FTS5 query that they are."""
-
-    ranking: list[Found]
-    queries: Mapping[str, str]
-
-
 def indexes(conn: sqlite3.Connection, path: Path) -> list[str]:
     """The indexes that the database has. Raises StoreError when there is none yet, or one is not whole."""
     made = {
@@ -47,16 +37,21 @@ def indexes(conn: sqlite3.Connection, path: Path) -> list[str]:
     }
     if "search_text" not in made and CHUNKS not in made:
         (name,) = conn.execute("SELECT name FROM sources").fetchone()
-        stored = description_of(path)
-        kind = registry().get(name) if stored is None else from_stored(stored)
-        if kind is not None and not any(table.search for table in kind.tables):
-            raise ConfigurationError(f"{name} has no texts that are searched: ask {path} in SQL")
-        raise StoreError(f"{path} has no full-text search yet: the next `fetcher fetch` makes it")
+        raise nothing_searched(path, name)
     if "search_text" not in made:
         return [CHUNKS]
     if conn.execute("SELECT 1 FROM sources WHERE search_filled_to IS NOT NULL").fetchone():
         raise StoreError(f"the full-text search of {path} is not whole yet: let `fetcher fetch` go on with it")
     return [ITEMS, CHUNKS] if CHUNKS in made else [ITEMS]
+
+
+def nothing_searched(path: Place, name: str) -> FetcherError:
+    """Why there is no index in a database that mirrors the source of that name."""
+    stored = description_of(path)
+    kind = registry().get(name) if stored is None else from_stored(stored)
+    if kind is not None and not any(table.search for table in kind.tables):
+        return ConfigurationError(f"{name} has no texts that are searched: ask {path} in SQL")
+    return StoreError(f"{path} has no full-text search yet: the next `fetcher fetch` makes it")
 
 
 def matches(conn: sqlite3.Connection, path: Path, words: str, depth: int) -> Matches:

@@ -20,6 +20,7 @@ PARAMETERS = 500
 T = TypeVar("T")
 
 decode = msgspec.json.Decoder().decode
+encode = msgspec.json.encode
 
 
 class SqliteSql:
@@ -65,10 +66,6 @@ class SqliteSql:
         """What `select` gives, of a statement that ends in IN, for many keys."""
         return array_for_keys(self.conn, statement, keys)
 
-    def stream(self, statement: str, parameters: Sequence[Any] = ()) -> Iterator[Any]:
-        """The rows of a long read, as they are asked for."""
-        return iter(self.execute(statement, parameters))
-
     def any(self, value: Key) -> Key:
         """The value: a column of type ANY takes it as it is."""
         return value
@@ -76,6 +73,14 @@ class SqliteSql:
     def any_sql(self, expression: str) -> str:
         """The expression."""
         return expression
+
+    def key_text(self, expression: str) -> str:
+        """The expression."""
+        return expression
+
+    def listed(self, values: Sequence[str]) -> tuple[str, str]:
+        """What stands for a table of these values, in its column `value`, and the parameter that it takes."""
+        return "json_each(?)", encode(values).decode()
 
     def condition(self, of_source: str) -> str:
         """The condition: sources speak SQLite's language."""

@@ -4,11 +4,28 @@ from __future__ import annotations
 
 import sqlite3
 from collections import deque
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
+from typing import Protocol, TypeVar
 
+from fetcher.stores.bulk import SqliteSql
 from fetcher.stores.file import connect_readonly, explained
+from fetcher.stores.sql import Sql
+
+T = TypeVar("T")
+
+
+class Readers(Protocol):
+    """Lends connections to threads that only read."""
+
+    def read(self, do: Callable[[Sql], T]) -> T:
+        """What `do` gives of the database as of one moment. Raises StoreError."""
+        ...
+
+    def close(self) -> None:
+        """Close them."""
+        ...
 
 
 class Connections:
@@ -41,6 +58,11 @@ class Connections:
         self._free.append(conn)
         if self._closed:
             self.close()
+
+    def read(self, do: Callable[[Sql], T]) -> T:
+        """What `do` gives of the database as of one moment. Raises StoreError."""
+        with self.reading() as conn:
+            return do(SqliteSql(conn))
 
     def close(self) -> None:
         """Close all of them; one that is lent just now is closed once it comes back."""

@@ -94,6 +94,10 @@ class Database:
         """Turn SQLite's errors into StoreErrors."""
         return explained(self.path)
 
+    def interruptible(self) -> AbstractContextManager[None]:
+        """End a long statement when the run is to stop. Raises Stopped."""
+        return file.interruptible(self.conn, self.stopped)
+
     def wait_briefly(self) -> None:
         """From here on a transaction that has to wait does so in steps short enough for Ctrl-C."""
         self.conn.execute("PRAGMA busy_timeout = 250")

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import AbstractContextManager, contextmanager
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from typing import Any
 
 from fetcher.errors import ConfigurationError, StoreError
 from fetcher.model import Table, View
 from fetcher.place import Place, PostgresUrl
 from fetcher.stores import file
+from fetcher.stores.connections import Connections, Readers
 from fetcher.stores.database import Database
 from fetcher.stores.mirror import MirrorStore
 from fetcher.stores.rows import Reader, SqliteRows, SqliteWriter, Writer
@@ -77,10 +78,10 @@ def peek_store(place: Place, source: str, tables: Sequence[Table]) -> MirrorStor
 
 
 @contextmanager
-def reading(place: Place, *, moment: bool = False) -> Iterator[Sql]:
+def reading(place: Place, *, moment: bool = False, stopped: Callable[[], bool] | None = None) -> Iterator[Sql]:
     """A database of ours to be read, also while a run writes it; with `moment` all of it as of one moment.
 
-    Raises StoreError.
+    A long statement ends once `stopped` says so. Raises StoreError, and Stopped then.
     """
     db: Session
     if isinstance(place, PostgresUrl):
@@ -89,13 +90,15 @@ def reading(place: Place, *, moment: bool = False) -> Iterator[Sql]:
     else:
         db = Database.readonly(place)
         begin = "BEGIN"
+    db.stopped = stopped or db.stopped
     try:
         with db.explained():
             if isinstance(place, PostgresUrl) and not db.sql.has("sources"):
                 raise StoreError(f"there is no mirror in {place}: `fetcher fetch` makes it")
             if moment:
                 db.sql.execute(begin)
-            yield db.sql
+            with db.interruptible() if stopped is not None else nullcontext():
+                yield db.sql
     finally:
         db.close()
 
@@ -162,6 +165,29 @@ def _postgres_rows() -> Any:
     from fetcher.stores.postgres import rows
 
     return rows
+
+
+def open_on_server(
+    place: PostgresUrl, *, clock: Callable[[], float], stopped: Callable[[], bool], warn: Callable[[str], None]
+) -> tuple[Session, str]:
+    """A database of a server with the tables of texts, made where there is none, and the name of its source.
+
+    Raises StoreError, ConfigurationError.
+    """
+    _postgres(place)
+    from fetcher.stores.postgres.texts import open_texts
+
+    return open_texts(place, clock=clock, stopped=stopped, warn=warn)
+
+
+def connections(place: Place, *, stopped: Callable[[], bool], warn: Callable[[str], None]) -> Readers:
+    """Connections for threads that only read. Raises ConfigurationError."""
+    if isinstance(place, PostgresUrl):
+        _postgres(place)
+        from fetcher.stores.postgres.beside import ServerConnections
+
+        return ServerConnections(place, stopped=stopped, warn=warn)
+    return Connections(place)
 
 
 def kept_from_runs(place: Place) -> AbstractContextManager[None]:

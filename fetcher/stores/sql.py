@@ -30,6 +30,10 @@ class Upsert:
     changes: str | None = None
 
 
+class Refused(Exception):
+    """A row that no database of ours takes."""
+
+
 class Cursor(Protocol):
     """What a statement gave."""
 
@@ -84,16 +88,20 @@ class Sql(Protocol):
         """What `select` gives, of a statement that ends in IN, for many keys."""
         ...
 
-    def stream(self, statement: str, parameters: Sequence[Any] = ()) -> Iterator[Any]:
-        """The rows of a long read, as they are asked for, and not all at once."""
-        ...
-
     def any(self, value: Key) -> Any:
         """A value for a column that holds numbers as well as texts."""
         ...
 
     def any_sql(self, expression: str) -> str:
         """An expression, to be compared with such a column."""
+        ...
+
+    def key_text(self, expression: str) -> str:
+        """The text in such a column, to be compared with another."""
+        ...
+
+    def listed(self, values: Sequence[str]) -> tuple[str, Any]:
+        """What stands for a table of these values, in its column `value`, and the parameter that it takes."""
         ...
 
     def condition(self, of_source: str) -> str:
@@ -155,6 +163,14 @@ class Session(Protocol):
 
     def explained(self) -> AbstractContextManager[None]:
         """Turn its errors into StoreErrors: where, what happened, what to do."""
+        ...
+
+    def interruptible(self) -> AbstractContextManager[None]:
+        """End a long statement when the run is to stop. Raises Stopped."""
+        ...
+
+    def beside(self) -> Session:
+        """Another connection to the same database, for another thread; closed with this one. Raises StoreError."""
         ...
 
     def room(self) -> int:

@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import json
-import sqlite3
 import time
 from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from functools import partial
 from itertools import chain
-from typing import Any, Protocol
+from typing import Protocol, TypeVar
 
 from fetcher.errors import StoreError
 from fetcher.learned import Learned
@@ -28,13 +27,15 @@ from fetcher.model import (
     StoreCounts,
     Work,
 )
-from fetcher.stores.bulk import PARAMETERS, array, parts
-from fetcher.stores.database import Database
-from fetcher.stores.file import REFUSED, explained
 from fetcher.stores.runs import Runs, after
-from fetcher.stores.schema import marks
+from fetcher.stores.sql import Refused, Session, Sql, Upsert
 from fetcher.stores.texts import category_key, count, mark_unlisted, record_model, texts_of, touch
+from fetcher.stores.texts_index import TextsIndex, index_of
 from fetcher.stores.worklist import Worklist
+
+T = TypeVar("T")
+
+_VECTORS = Upsert("vectors", ("hash", "vector"), ("hash",))
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,7 +52,7 @@ class Writer(Protocol):
 
     stage: str
 
-    def write(self, db: Database, source: str, batch: Batch, now: int) -> Written:
+    def write(self, db: Session, source: str, batch: Batch, now: int) -> Written:
         """Write a batch, but for its failures and the end of its work."""
         ...
 
@@ -61,20 +62,22 @@ class StageStore:
 
     def __init__(
         self,
-        db: Database,
+        db: Session,
         source: str,
         writer: Writer,
         clock: Callable[[], float],
         on_commit: Callable[[int, float], None] = lambda _rows, _seconds: None,
         *,
-        among: str = "1",
+        among: str = "true",
     ) -> None:
         """`on_commit` is told after each transaction how many rows it wrote, in how many seconds.
 
         `among` is a condition (SQL) on the keys that are claimed.
         """
         self._db = db
-        self._conn = db.conn
+        self._conn = db.sql
+        self._refused: tuple[type[Exception], ...] = (Refused, *db.refused)
+        self._index = index_of(db)
         self._source = source
         self._writer = writer
         self._clock = clock
@@ -84,7 +87,10 @@ class StageStore:
 
     def counts(self) -> StoreCounts:
         """Totals of the stage, kept with each batch."""
-        with explained(self._db.path):
+        return self._persist(self._counts)
+
+    def _counts(self) -> StoreCounts:
+        with self._db.explained():
             row = self._conn.execute(
                 "SELECT done, done, work, parked FROM stages WHERE source = ? AND stage = ?",
                 [self._source, self._writer.stage],
@@ -95,11 +101,21 @@ class StageStore:
         self, stage: str, most: int, order: Order, bounds: Interval | None, skip: Collection[Key]
     ) -> tuple[list[Work], float | None]:
         """Due work that is not in `skip`, as the store of a mirror gives it."""
-        with explained(self._db.path):
-            return self._work.claim(stage, most, order, bounds, skip, self._clock())
+
+        def claim() -> tuple[list[Work], float | None]:
+            with self._db.explained():
+                return self._work.claim(stage, most, order, bounds, skip, self._clock())
+
+        return self._persist(claim)
 
     def commit(self, batch: Batch, state: RunState) -> Committed:
-        """Write a batch in one transaction. What SQLite refuses makes its key a failure, alone. Raises StoreError."""
+        """Write a batch in one transaction. What the database refuses makes its key a failure, alone.
+
+        Raises StoreError.
+        """
+        return self._persist(partial(self._commit, batch, state))
+
+    def _commit(self, batch: Batch, state: RunState) -> Committed:
         try:
             began = time.perf_counter()
             with self._db.transaction():
@@ -107,8 +123,12 @@ class StageStore:
                 self._runs.write(state, done)
             self._on_commit(done.rows, time.perf_counter() - began)
             return done
-        except REFUSED as error:
+        except self._refused as error:
             return self._apart(batch, state, error)
+
+    def _persist(self, do: Callable[[], T]) -> T:
+        """Done again when the database was lost on the way, before anything of it was written."""
+        return self._db.persist(do)
 
     def _write(self, batch: Batch) -> Committed:
         now = int(self._clock())
@@ -117,7 +137,7 @@ class StageStore:
         keys = [key for key in (*batch.details, *batch.gone) if key not in failed and key not in written.kept]
         ended = self._work.forget(batch.stage, keys)
         parked = 0
-        for failure in batch.failures:
+        for failure in map(self._index.told, batch.failures):
             unparked = self._work.put_off(failure, now)
             if failure.due_at is None:
                 parked += unparked
@@ -171,27 +191,31 @@ class StageStore:
 
     def begin_run(self, plan: Plan) -> None:
         """Write down that a run of the stage begins."""
-        self._runs.begin(plan)
+        self._persist(partial(self._runs.begin, plan))
 
     def update_run(self, state: RunState) -> None:
         """Write down where the run stands."""
-        with self._db.transaction():
-            self._runs.write(state)
+
+        def update() -> None:
+            with self._db.transaction():
+                self._runs.write(state)
+
+        self._persist(update)
 
     def learned(self, host: str) -> Learned | None:
         """What was written down about a host."""
-        return self._runs.learned(host)
+        return self._persist(partial(self._runs.learned, host))
 
     def learn(self, host: str, ask: Callable[[], Learned]) -> None:
         """From now on, write down what `ask` says is known of a host."""
         self._runs.learn(host, ask)
 
     def room(self) -> int:
-        """How many bytes are free where the file lies."""
+        """How many bytes are free where it is written."""
         return self._db.room()
 
     def tend(self) -> None:
-        """Do now and then what keeps the file fit."""
+        """Do now and then what keeps the database fit."""
         self._db.tend()
 
     # Nothing is listed here.
@@ -239,99 +263,84 @@ class DocumentWriter:
     def __init__(self, stage: str) -> None:
         self.stage = stage
 
-    def write(self, db: Database, source: str, batch: Batch, now: int) -> Written:
+    def write(self, db: Session, source: str, batch: Batch, now: int) -> Written:
         """Put the chunks of each document in place of those stored; those that did not change stay as they are."""
+        sql, index = db.sql, index_of(db)
         rows = queued = 0
         for name, detail in (*batch.parts, *batch.details.items()):
             chunks = detail.rows.get("chunks", ())
-            number = _document(db, name)
+            number = _document(sql, name)
             after = -1
             if chunks:
                 ((after,),) = detail.rows.get("after", ((after,),))
                 if after < 0 and "documents" not in detail.rows:
                     # From its first piece to its last it is neither what it was nor what it will be.
-                    db.conn.execute(
+                    sql.execute(
                         "UPDATE documents SET version = NULL WHERE number = ? AND version IS NOT NULL", [number]
                     )
-                rows, queued = rows + len(chunks), queued + self._put(db, source, number, after, chunks)
+                rows, queued = rows + len(chunks), queued + self._put(sql, index, source, number, after, chunks)
                 after = chunks[-1][1]
             if "documents" in detail.rows:
                 ((version, length, last),) = detail.rows["documents"]
-                _drop(db, "document = ? AND position > ?", [number, max(after, last)])
-                db.conn.execute(
+                _drop(sql, index, _STALE, [number, max(after, last)])
+                sql.execute(
                     "UPDATE documents SET version = ?, chunks = ?, read_at = ? WHERE number = ?",
                     [version, length, now, number],
                 )
         if batch.gone:
-            mark_unlisted(db.conn, [_document(db, name) for name in batch.gone], now)
+            mark_unlisted(sql, [_document(sql, name) for name in batch.gone], now)
         return Written(rows, {"embed": queued})
 
-    def _put(self, db: Database, source: str, document: int, after: int, chunks: Sequence[Row]) -> int:
+    def _put(self, sql: Sql, index: TextsIndex, source: str, document: int, after: int, chunks: Sequence[Row]) -> int:
         """Write the chunks that are new or have changed; how many texts are to be embedded for it.
 
         A chunk is (id, position, text, hash, domain, category, source_book, source_chapter).
         """
-        conn = db.conn
         lo, hi = after + 1, chunks[-1][1]
+        columns = ("number", "id", "position", "hash", "domain", "category", "source_book", "source_chapter")
         stored = {
-            each[1]: tuple(each)
-            for each in array(
-                conn,
-                "SELECT json_group_array(json_array(id, position, hash, domain, category, source_book, source_chapter))"
-                " FROM chunks WHERE document = ? AND position BETWEEN ? AND ?",
+            each[2]: tuple(each)
+            for each in sql.array(
+                f"{sql.select(*columns)} FROM chunks WHERE document = ? AND position BETWEEN ? AND ?",
                 [document, lo, hi],
             )
         }
-        wanted = [each for each in chunks if stored.get(each[1]) != (*each[:2], *each[3:])]
+        wanted = [each for each in chunks if stored.get(each[1], ())[1:] != (*each[:2], *each[3:])]
         stale = stored.keys() - {each[1] for each in chunks} | stored.keys() & {each[1] for each in wanted}
         if stale:
-            _drop(db, f"document = ? AND {_AMONG}", [document, json.dumps(sorted(stale))])
+            gone = [stored[position] for position in sorted(stale)]
+            _remove(sql, index, [each[0] for each in gone], {(each[4], each[5]) for each in gone})
         if not wanted:
             return 0
-        for some in parts(wanted, PARAMETERS // 9):
-            try:
-                self._insert(db, document, some)
-            except sqlite3.IntegrityError:
-                self._free(db, document, hi, [each[0] for each in some])
-                self._insert(db, document, some)
-        among = f"document = ? AND position BETWEEN {lo} AND {hi}"
-        parameters: list[Any] = [document]
-        if len(wanted) < len(chunks):
-            among += f" AND {_AMONG}"
-            parameters.append(json.dumps([each[1] for each in wanted]))
-        conn.execute(
-            "INSERT INTO chunks_search (rowid, text, source_chapter)"
-            f" SELECT number, text, source_chapter FROM chunks WHERE {among}",
-            parameters,
-        )
-        touch(conn, {(each[4], each[5]) for each in wanted})
-        return conn.execute(
-            "INSERT OR IGNORE INTO work (source, stage, key, due_at)"
-            f" SELECT DISTINCT ?, 'embed', hash, 0 FROM chunks WHERE {among}"
-            " AND NOT EXISTS (SELECT 1 FROM vectors WHERE vectors.hash = chunks.hash)",
-            [source, *parameters],
+        rows = [(document, *each) for each in wanted]
+        written = index.insert(rows)
+        if written < len(rows):
+            self._free(sql, index, document, hi, [each[0] for each in wanted])
+            if written + index.insert(rows) < len(rows):
+                raise Refused("the id of a chunk is taken by another one: each has to have its own")
+        index.add(document, lo, hi, [each[1] for each in wanted] if len(wanted) < len(chunks) else None)
+        touch(sql, {(each[4], each[5]) for each in wanted})
+        return sql.execute(
+            "INSERT INTO work (source, stage, key, due_at)"
+            f" SELECT DISTINCT CAST(? AS text), 'embed', {sql.any_sql('hash')}, 0 FROM chunks"
+            " WHERE document = ? AND position BETWEEN ? AND ?"
+            " AND NOT EXISTS (SELECT 1 FROM vectors WHERE vectors.hash = chunks.hash) ON CONFLICT DO NOTHING",
+            [source, document, lo, hi],
         ).rowcount
 
-    def _insert(self, db: Database, document: int, chunks: Sequence[Row]) -> None:
-        db.conn.execute(
-            "INSERT INTO chunks (document, id, position, text, hash, domain, category, source_book, source_chapter)"
-            f" VALUES {', '.join([f'({marks(9)})'] * len(chunks))}",
-            list(chain.from_iterable((document, *each) for each in chunks)),
-        )
-
-    def _free(self, db: Database, document: int, hi: int, ids: Sequence[str]) -> None:
+    def _free(self, sql: Sql, index: TextsIndex, document: int, hi: int, ids: Sequence[str]) -> None:
         """Take out chunks of these ids that only stood there before: behind `hi`, or in documents that are no more."""
-        theirs = "document IN (SELECT number FROM documents WHERE unlisted_at IS NOT NULL) AND number IN"
-        held = "(SELECT chunks.number FROM chunks WHERE id IN (SELECT value FROM json_each(?)))"
-        names = json.dumps(ids)
+        listed, names = sql.listed(ids)
+        held = f"id IN (SELECT value FROM {listed})"
         # Should one come back, it is read anew.
-        db.conn.execute(
+        sql.execute(
             "UPDATE documents SET version = NULL WHERE unlisted_at IS NOT NULL AND number != ? AND number IN"
-            " (SELECT document FROM chunks WHERE id IN (SELECT value FROM json_each(?)))",
+            f" (SELECT document FROM chunks WHERE {held})",
             [document, names],
         )
-        _drop(db, f"document != ? AND {theirs} {held}", [document, names])
-        _drop(db, f"document = ? AND position > ? AND number IN {held}", [document, hi, names])
+        theirs = "document IN (SELECT number FROM documents WHERE unlisted_at IS NOT NULL)"
+        _drop(sql, index, f"document != ? AND {theirs} AND {held}", [document, names])
+        _drop(sql, index, f"document = ? AND position > ? AND {held}", [document, hi, names])
 
 
 class VectorWriter:
@@ -342,17 +351,13 @@ class VectorWriter:
     def __init__(self, model: Callable[[], tuple[str, int]]) -> None:
         self._model = model
 
-    def write(self, db: Database, source: str, batch: Batch, now: int) -> Written:  # noqa: ARG002 - the contract
+    def write(self, db: Session, source: str, batch: Batch, now: int) -> Written:  # noqa: ARG002 - the contract
         """Put in the vectors; a text that was gone and stands somewhere again by now stays due."""
         if batch.details:
             record_model(db, *self._model(), now)
         vectors = sorted(chain.from_iterable(each.rows["vectors"] for each in batch.details.values()))
-        for some in parts(vectors, PARAMETERS // 2):
-            db.conn.execute(
-                f"INSERT OR REPLACE INTO vectors (hash, vector) VALUES {', '.join(['(?, ?)'] * len(some))}",
-                list(chain.from_iterable(some)),
-            )
-        back = texts_of(db.conn, [str(key) for key in batch.gone])
+        db.sql.insert(_VECTORS, vectors)
+        back = texts_of(db.sql, [str(key) for key in batch.gone]) if batch.gone else ()
         return Written(len(vectors), kept=frozenset(back))
 
 
@@ -361,12 +366,12 @@ class CategoryWriter:
 
     stage = "aggregate"
 
-    def write(self, db: Database, source: str, batch: Batch, now: int) -> Written:  # noqa: ARG002
+    def write(self, db: Session, source: str, batch: Batch, now: int) -> Written:  # noqa: ARG002
         """Write down what was written out; what has changed meanwhile stays due."""
         kept: set[Key] = set()
         for detail in batch.details.values():
             ((domain, category, state),) = detail.rows["categories"]
-            (now_at,) = db.conn.execute(
+            (now_at,) = db.sql.execute(
                 "UPDATE categories SET written = ? WHERE domain = ? AND category = ? RETURNING changes",
                 [state, domain, category],
             ).fetchone()
@@ -375,23 +380,23 @@ class CategoryWriter:
         return Written(len(batch.details), kept=frozenset(kept))
 
 
-_AMONG = "position IN (SELECT value FROM json_each(?))"
+_STALE = "document = ? AND position > ?"
 
 
-def _drop(db: Database, where: str, parameters: Sequence[Any]) -> None:
-    """Take out chunks: from the full-text search, word for word as they went in, and from their table."""
-    touched = db.conn.execute(f"SELECT DISTINCT domain, category FROM chunks WHERE {where}", parameters).fetchall()
-    if not touched:
-        return
-    db.conn.execute(
-        "INSERT INTO chunks_search (chunks_search, rowid, text, source_chapter)"
-        f" SELECT 'delete', number, text, source_chapter FROM chunks WHERE {where}",
-        parameters,
-    )
-    db.conn.execute(f"DELETE FROM chunks WHERE {where}", parameters)
-    touch(db.conn, touched)
+def _drop(sql: Sql, index: TextsIndex, where: str, parameters: Sequence[object]) -> None:
+    """Take out the chunks of which a condition is true."""
+    found = sql.execute(f"SELECT number, domain, category FROM chunks WHERE {where}", parameters).fetchall()
+    if found:
+        _remove(sql, index, [row[0] for row in found], {(row[1], row[2]) for row in found})
 
 
-def _document(db: Database, name: Key) -> int:
+def _remove(sql: Sql, index: TextsIndex, numbers: Sequence[int], touched: Collection[tuple[str, str]]) -> None:
+    """Take out chunks by their numbers: from the full-text search, and from their table."""
+    index.forget(numbers)
+    sql.for_keys("DELETE FROM chunks WHERE number IN ", numbers)
+    touch(sql, touched)
+
+
+def _document(sql: Sql, name: Key) -> int:
     """The number of a document that was enlisted."""
-    return int(db.conn.execute("SELECT number FROM documents WHERE name = ?", [name]).fetchone()[0])
+    return int(sql.execute("SELECT number FROM documents WHERE name = ?", [name]).fetchone()[0])

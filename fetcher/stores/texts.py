@@ -3,20 +3,19 @@
 from __future__ import annotations
 
 import json
-import sqlite3
 from collections import Counter
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
-from pathlib import Path
+from functools import partial
 
 from fetcher.errors import ConfigurationError
 from fetcher.model import Key, Outcome
-from fetcher.place import Place
+from fetcher.place import Place, PostgresUrl
 from fetcher.stores import migrations
-from fetcher.stores.bulk import SqliteSql, array, array_for_keys, for_keys
 from fetcher.stores.database import Database
-from fetcher.stores.file import explained
-from fetcher.stores.opening import reading
-from fetcher.stores.sql import Sql
+from fetcher.stores.opening import open_on_server, reading
+from fetcher.stores.schema import WORK
+from fetcher.stores.sql import Session, Sql, Upsert
+from fetcher.stores.texts_index import index_of
 from fetcher.stores.worklist import Worklist
 
 STAGES = ("read", "read-items", "embed", "aggregate")
@@ -27,6 +26,13 @@ READS = ("read", "read-items")
 
 SOURCE = "texts"
 """The source that a database of texts alone is recorded under."""
+
+_DOCUMENTS = Upsert(
+    "documents",
+    ("name", "item", "first_seen_at", "listed_at"),
+    ("name",),
+    "listed_at = excluded.listed_at, unlisted_at = NULL",
+)
 
 SCHEMA = (
     # What is read: a file under its path, or an item of the mirror under `TABLE/KEY`.
@@ -83,42 +89,48 @@ SCHEMA = (
 
 
 def open_texts(
-    path: Path,
+    place: Place,
     *,
     clock: Callable[[], float],
     stopped: Callable[[], bool] = lambda: False,
     warn: Callable[[str], None] = lambda _: None,
     allow_network: bool = False,
     copying: bool = False,
-) -> tuple[Database, str]:
+) -> tuple[Session, str]:
     """A database with the tables of texts, made where there is none, and the name of the source that it mirrors.
 
     Raises StoreError.
     """
-    db = Database(path, stopped=stopped, warn=warn, allow_network=allow_network, copying=copying)
+    if isinstance(place, PostgresUrl):
+        return open_on_server(place, clock=clock, stopped=stopped, warn=warn)
+    db = Database(place, stopped=stopped, warn=warn, allow_network=allow_network, copying=copying)
     try:
-        with explained(path):
+        with db.explained():
             migrations.apply(db.conn)
             with db.transaction():
-                if not has_texts(db.conn):
+                if not has_texts(db.sql):
                     for statement in SCHEMA:
                         db.conn.execute(statement)
-                row = db.conn.execute("SELECT name FROM sources").fetchone()
-                if row is None:
-                    row = (SOURCE,)
-                    db.conn.execute(
-                        "INSERT INTO sources (name, base_url, created_at) VALUES (?, '', ?)", [SOURCE, int(clock())]
-                    )
+                source = adopt(db.sql, int(clock()))
             db.wait_briefly()
     except BaseException:
         db.close()
         raise
-    return db, row[0]
+    return db, source
 
 
-def has_texts(conn: sqlite3.Connection) -> bool:
+def adopt(sql: Sql, now: int) -> str:
+    """The name of the source of a database; where it has none it holds texts alone."""
+    row = sql.execute("SELECT name FROM sources").fetchone()
+    if row is None:
+        row = (SOURCE,)
+        sql.execute("INSERT INTO sources (name, base_url, created_at) VALUES (?, '', ?)", [SOURCE, now])
+    return str(row[0])
+
+
+def has_texts(sql: Sql) -> bool:
     """Whether a database has the tables of texts."""
-    return conn.execute("SELECT 1 FROM sqlite_master WHERE name = 'chunks'").fetchone() is not None
+    return sql.has("chunks")
 
 
 def holds_texts(path: Place) -> bool:
@@ -127,168 +139,190 @@ def holds_texts(path: Place) -> bool:
         return sql.has("chunks")
 
 
-def count(conn: sqlite3.Connection, source: str, stage: str, *, work: int = 0, parked: int = 0, done: int = 0) -> None:
+def count(sql: Sql, source: str, stage: str, *, work: int = 0, parked: int = 0, done: int = 0) -> None:
     """Add to what a stage has to do, has failed at for good, and has done; within a transaction."""
-    conn.execute(
-        "INSERT INTO stages (source, stage, work, parked, done) VALUES (?, ?, ?, ?, ?) ON CONFLICT DO UPDATE SET"
-        " work = work + excluded.work, parked = parked + excluded.parked, done = done + excluded.done",
+    sql.execute(
+        "INSERT INTO stages (source, stage, work, parked, done) VALUES (?, ?, ?, ?, ?) ON CONFLICT (source, stage)"
+        " DO UPDATE SET work = stages.work + excluded.work, parked = stages.parked + excluded.parked,"
+        " done = stages.done + excluded.done",
         [source, stage, work, parked, done],
     )
 
 
-def enlist(db: Database, source: str, stage: str, documents: Collection[tuple[str, str, Key | None]], now: int) -> int:
+def enlist(db: Session, source: str, stage: str, documents: Collection[tuple[str, str, Key | None]], now: int) -> int:
     """Make due what is new or changed of documents (name, version, the item it is made of); how many these are.
 
     What could not be read at all is due again, whether it has changed or not.
     """
-    conn = db.conn
+    return db.persist(partial(_enlist, db, source, stage, documents, now))
+
+
+def _enlist(db: Session, source: str, stage: str, documents: Collection[tuple[str, str, Key | None]], now: int) -> int:
+    sql = db.sql
     names = sorted(name for name, _, _ in documents)
     with db.transaction():
         known: dict[str, str | None] = dict(
-            array_for_keys(
-                conn, "SELECT json_group_array(json_array(name, version)) FROM documents WHERE name IN ", names
-            )
+            sql.array_for_keys(f"{sql.select('name', 'version')} FROM documents WHERE name IN ", names)
         )
-        back = array_for_keys(
-            conn, "SELECT json_group_array(number) FROM documents WHERE unlisted_at IS NOT NULL AND name IN ", names
+        back = sql.array_for_keys(
+            f"{sql.select('number')} FROM documents WHERE unlisted_at IS NOT NULL AND name IN ", names
         )
-        conn.executemany(
-            "INSERT INTO documents (name, item, first_seen_at, listed_at) VALUES (?, ?, ?, ?)"
-            " ON CONFLICT (name) DO UPDATE SET listed_at = excluded.listed_at, unlisted_at = NULL",
-            [(name, item, now, now) for name, _, item in documents],
-        )
-        changes(conn, back)
-        queued = for_keys(
-            conn,
-            "INSERT OR IGNORE INTO work (source, stage, key, due_at) SELECT DISTINCT ?, 'embed', hash, 0 FROM chunks"
+        sql.insert(_DOCUMENTS, [(name, item, now, now) for name, _, item in documents])
+        changes(sql, back)
+        lacking = sql.array_for_keys(
+            f"{sql.select('hash')} FROM chunks"
             " WHERE NOT EXISTS (SELECT 1 FROM vectors WHERE vectors.hash = chunks.hash) AND document IN ",
             back,
-            source,
         )
-        count(conn, source, "embed", work=queued)
+        queued = sql.insert(WORK, [(source, "embed", each, 0, 0) for each in sorted(set(lacking))])
+        count(sql, source, "embed", work=queued)
         wanted = sorted(name for name, version, _ in documents if known.get(name) != version)
-        return _make_due(conn, source, stage, wanted)
+        return _make_due(sql, source, stage, wanted)
 
 
-def _make_due(conn: sqlite3.Connection, source: str, stage: str, keys: Sequence[Key]) -> int:
+def _make_due(sql: Sql, source: str, stage: str, keys: Sequence[Key]) -> int:
     """Make these due that are not, whether they are new or failed for good; how many these are."""
-    again = Worklist(SqliteSql(conn), source).make_due(stage, keys)
-    statement = "INSERT OR IGNORE INTO work (source, stage, key, due_at) VALUES (?, ?, ?, 0)"
-    added = max(0, conn.executemany(statement, [(source, stage, key) for key in keys]).rowcount)
-    count(conn, source, stage, work=added + again, parked=-again)
+    again = Worklist(sql, source).make_due(stage, keys)
+    added = sql.insert(WORK, [(source, stage, key, 0, 0) for key in keys])
+    count(sql, source, stage, work=added + again, parked=-again)
     return added + again
 
 
-def listing_time(conn: sqlite3.Connection, now: int) -> int:
+def listing_time(sql: Sql, now: int) -> int:
     """When what is listed now is said to be listed (Unix seconds): later than all that was listed before."""
-    (last,) = conn.execute("SELECT max(listed_at) FROM documents").fetchone()
+    (last,) = sql.execute("SELECT max(listed_at) FROM documents").fetchone()
     return now if last is None else max(now, last + 1)
 
 
-def listed_since(now: int) -> str:
+def listed_since(sql: Sql, now: int) -> str:
     """The condition (SQL) on the names of documents that they were listed since `now` (Unix seconds)."""
-    return f"EXISTS (SELECT 1 FROM documents WHERE name = key AND listed_at >= {now})"
+    return f"EXISTS (SELECT 1 FROM documents WHERE name = {sql.key_text('key')} AND listed_at >= {now})"
 
 
-def keep_listed(db: Database, folder: str, now: int) -> None:
+def keep_listed(db: Session, folder: str, now: int) -> None:
     """Nobody can tell what is below this folder: what was there before counts as listed at `now` (Unix seconds)."""
-    with db.transaction():
-        db.conn.execute(
-            "UPDATE documents SET listed_at = ? WHERE name >= ? || '/' AND name < ? || '0' AND unlisted_at IS NULL",
-            [now, folder, folder],
-        )
+
+    def keep() -> None:
+        with db.transaction():
+            db.sql.execute(
+                "UPDATE documents SET listed_at = ? WHERE name >= ? AND name < ? AND unlisted_at IS NULL",
+                [now, *_below(folder)],
+            )
+
+    db.persist(keep)
 
 
-def unpark(db: Database, source: str, outcomes: Collection[Outcome], keys: Collection[Key]) -> Mapping[str, int]:
+def _below(folder: str) -> tuple[str, str]:
+    """From which name on those of documents below a folder are, and up to which."""
+    # "0" is the character after "/".
+    return f"{folder}/", f"{folder}0"
+
+
+def unpark(db: Session, source: str, outcomes: Collection[Outcome], keys: Collection[Key]) -> Mapping[str, int]:
     """Make due again what failed for good, all or of these outcomes and keys; how much it was, by stage."""
-    with db.transaction():
-        chosen, _ = Worklist(db.sql, source).unpark(outcomes, keys, STAGES)
-        found = Counter(stage for stage, _ in chosen)
-        for stage, again in found.items():
-            count(db.conn, source, stage, work=again, parked=-again)
-    return found
+
+    def unpark() -> Mapping[str, int]:
+        with db.transaction():
+            chosen, _ = Worklist(db.sql, source).unpark(outcomes, keys, STAGES)
+            found = Counter(stage for stage, _ in chosen)
+            for stage, again in found.items():
+                count(db.sql, source, stage, work=again, parked=-again)
+        return found
+
+    return db.persist(unpark)
 
 
-def unlist(db: Database, folder: str, now: int) -> int:
+def unlist(db: Session, folder: str, now: int) -> int:
     """Mark the documents below a folder that were not listed at `now` (Unix seconds); how many there were."""
-    with db.transaction():
-        # "0" is the character after "/".
-        found = array(
-            db.conn,
-            "SELECT json_group_array(number) FROM documents"
-            " WHERE name >= ? || '/' AND name < ? || '0' AND unlisted_at IS NULL AND listed_at < ?",
-            [folder, folder, now],
-        )
-        mark_unlisted(db.conn, found, now)
-    return len(found)
+
+    def unlist() -> int:
+        with db.transaction():
+            found = db.sql.array(
+                f"{db.sql.select('number')} FROM documents"
+                " WHERE name >= ? AND name < ? AND unlisted_at IS NULL AND listed_at < ?",
+                [*_below(folder), now],
+            )
+            mark_unlisted(db.sql, found, now)
+        return len(found)
+
+    return db.persist(unlist)
 
 
-def mark_unlisted(conn: sqlite3.Connection, documents: Sequence[int], now: int) -> None:
+def mark_unlisted(sql: Sql, documents: Sequence[int], now: int) -> None:
     """These documents are no more since `now` (Unix seconds), and nothing of them is in its category."""
-    for_keys(conn, "UPDATE documents SET unlisted_at = ? WHERE number IN ", documents, now)
-    changes(conn, documents)
+    sql.for_keys("UPDATE documents SET unlisted_at = ? WHERE number IN ", documents, now)
+    changes(sql, documents)
 
 
-def forget_lost(db: Database, source: str) -> None:
+def forget_lost(db: Session, source: str) -> None:
     """Forget what is left to do, or failed for good, of documents that are no more, and of texts that stand nowhere.
 
     Should they come back, all of it is to be done.
     """
-    conn, work = db.conn, Worklist(db.sql, source)
-    stages = conn.execute("SELECT stage, work, parked FROM stages WHERE source = ?", [source]).fetchall()
-    found = {stage: (due, parked) for stage, due, parked in stages}
+    db.persist(partial(_forget_lost, db, source))
+
+
+def _forget_lost(db: Session, source: str) -> None:
+    sql, work = db.sql, Worklist(db.sql, source)
+    key = sql.key_text("key")
     with db.transaction():
+        stages = sql.execute("SELECT stage, work, parked FROM stages WHERE source = ?", [source]).fetchall()
+        found = {stage: (due, parked) for stage, due, parked in stages}
         for stage in READS:
             if any(found.get(stage, ())):
-                lost = conn.execute(
-                    "SELECT key, due_at IS NULL, number FROM work JOIN documents ON name = key"
+                lost = sql.execute(
+                    f"SELECT key, due_at IS NULL, number FROM work JOIN documents ON name = {key}"
                     " WHERE source = ? AND stage = ? AND unlisted_at IS NOT NULL",
                     [source, stage],
                 ).fetchall()
-                for_keys(conn, "UPDATE documents SET version = NULL WHERE number IN ", [each[2] for each in lost])
+                sql.for_keys("UPDATE documents SET version = NULL WHERE number IN ", [each[2] for each in lost])
                 work.forget(stage, [each[0] for each in lost])
                 parked = sum(each[1] for each in lost)
-                count(conn, source, stage, work=parked - len(lost), parked=-parked)
+                count(sql, source, stage, work=parked - len(lost), parked=-parked)
         if found.get("embed", (0, 0))[1]:
             texts = [
-                key
-                for (key,) in conn.execute(
+                text
+                for (text,) in sql.execute(
                     "SELECT key FROM work WHERE source = ? AND stage = 'embed' AND outcome IS NOT NULL"
                     " AND due_at IS NULL AND NOT EXISTS (SELECT 1 FROM chunks JOIN documents"
-                    " ON documents.number = document WHERE hash = key AND unlisted_at IS NULL)",
+                    f" ON documents.number = document WHERE hash = {key} AND unlisted_at IS NULL)",
                     [source],
-                )
+                ).fetchall()
             ]
-            count(conn, source, "embed", parked=-work.forget("embed", texts))
+            count(sql, source, "embed", parked=-work.forget("embed", texts))
 
 
-def changes(conn: sqlite3.Connection, documents: Sequence[int]) -> None:
+def changes(sql: Sql, documents: Sequence[int]) -> None:
     """The categories of these documents have changed."""
     touched: set[tuple[str, str]] = set()
     for number in documents:
         touched.update(
-            conn.execute("SELECT DISTINCT domain, category FROM chunks WHERE document = ?", [number]).fetchall()
+            sql.execute("SELECT DISTINCT domain, category FROM chunks WHERE document = ?", [number]).fetchall()
         )
-    touch(conn, touched)
+    touch(sql, touched)
 
 
-def touch(conn: sqlite3.Connection, categories: Iterable[tuple[str, str]]) -> None:
+def touch(sql: Sql, categories: Iterable[tuple[str, str]]) -> None:
     """These categories have changed: their files are to be written again."""
     for domain, category in sorted(categories):
-        conn.execute(
+        sql.execute(
             "INSERT INTO categories (domain, category, changes) VALUES (?, ?, 1)"
-            " ON CONFLICT DO UPDATE SET changes = changes + 1",
+            " ON CONFLICT (domain, category) DO UPDATE SET changes = categories.changes + 1",
             [domain, category],
         )
 
 
-def enlist_categories(db: Database, source: str, *, everything: bool = False) -> int:
+def enlist_categories(db: Session, source: str, *, everything: bool = False) -> int:
     """Make due the categories that have changed since their files were written, or all; how many these are."""
-    with db.transaction():
-        found = db.conn.execute(
-            f"SELECT domain, category FROM categories WHERE {'1' if everything else 'changes > written'}"
-        ).fetchall()
-        return _make_due(db.conn, source, "aggregate", [category_key(*each) for each in found])
+
+    def enlist() -> int:
+        with db.transaction():
+            found = db.sql.execute(
+                f"SELECT domain, category FROM categories WHERE {'true' if everything else 'changes > written'}"
+            ).fetchall()
+            return _make_due(db.sql, source, "aggregate", [category_key(*each) for each in found])
+
+    return db.persist(enlist)
 
 
 def category_key(domain: str, category: str) -> str:
@@ -296,23 +330,20 @@ def category_key(domain: str, category: str) -> str:
     return json.dumps([domain, category])
 
 
-def texts_of(conn: sqlite3.Connection, hashes: Sequence[str]) -> Mapping[str, str]:
+def texts_of(sql: Sql, hashes: Sequence[str]) -> Mapping[str, str]:
     """The texts of these hashes; those that no chunk has any more are left out."""
     # One text may stand in very many places.
-    found = array(
-        conn,
-        "SELECT json_group_array(json_array(value, (SELECT text FROM chunks WHERE hash = value LIMIT 1)))"
-        " FROM json_each(?)",
-        [json.dumps(hashes)],
-    )
+    listed, names = sql.listed(hashes)
+    select = sql.select("value", "(SELECT text FROM chunks WHERE hash = value LIMIT 1)")
+    found = sql.array(f"{select} FROM {listed}", [names])
     return {hash_: text for hash_, text in found if text is not None}
 
 
-def place_of(conn: sqlite3.Connection | Sql, stage: str, key: Key) -> str | None:
+def place_of(sql: Sql, stage: str, key: Key) -> str | None:
     """A place where a text stands that is known by its hash alone; None where a key says what it is."""
     if stage != "embed":
         return None
-    row = conn.execute(
+    row = sql.execute(
         "SELECT name, position FROM chunks JOIN documents ON documents.number = document WHERE hash = ?"
         " ORDER BY document, position LIMIT 1",
         [key],
@@ -320,25 +351,26 @@ def place_of(conn: sqlite3.Connection | Sql, stage: str, key: Key) -> str | None
     return f"{row[0]}, position {row[1]}" if row else None
 
 
-def recorded_model(conn: sqlite3.Connection) -> tuple[str, int] | None:
+def recorded_model(sql: Sql) -> tuple[str, int] | None:
     """The model that all vectors are of, and their dimension; None while there are none."""
-    row = conn.execute("SELECT name, dimension FROM models").fetchone()
+    row = sql.execute("SELECT name, dimension FROM models").fetchone()
     return (row[0], row[1]) if row else None
 
 
-def record_model(db: Database, name: str, dimension: int, now: int) -> None:
+def record_model(db: Session, name: str, dimension: int, now: int) -> None:
     """Write down the model that vectors are made by, within a transaction.
 
     Raises ConfigurationError when they are of another.
     """
-    recorded = recorded_model(db.conn)
+    recorded = recorded_model(db.sql)
     if recorded is None:
-        db.conn.execute("INSERT INTO models VALUES (?, ?, ?)", [name, dimension, now])
+        index_of(db).fit(dimension)
+        db.sql.execute("INSERT INTO models VALUES (?, ?, ?)", [name, dimension, now])
     elif recorded != (name, dimension):
         raise other_model(db.path, recorded, name, dimension)
 
 
-def other_model(path: Path, recorded: tuple[str, int], name: str, dimension: int | None = None) -> ConfigurationError:
+def other_model(path: Place, recorded: tuple[str, int], name: str, dimension: int | None = None) -> ConfigurationError:
     """Vectors of two models cannot be compared."""
     size = "" if dimension is None else f" ({dimension})"
     return ConfigurationError(

@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
-import sqlite3
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
-from fetcher.place import Place, PostgresUrl
-from fetcher.stores.bulk import SqliteSql
-from fetcher.stores.file import connect_readonly, explained
+from fetcher.place import Place
+from fetcher.stores.opening import reading
 from fetcher.stores.overview import RunRow, last_runs
 from fetcher.stores.schema import marks
+from fetcher.stores.sql import Sql
 from fetcher.stores.texts import READS, STAGES, has_texts, recorded_model
 
 _RUNS = 10
@@ -72,50 +71,43 @@ class TextsOverview:
 
 def texts_overview(path: Place) -> TextsOverview | None:
     """Read it; None where a database has no texts. Raises StoreError."""
-    if isinstance(path, PostgresUrl):
-        return None  # Texts are kept in SQLite alone.
-    conn = connect_readonly(path)
-    try:
-        with explained(path):
-            if not has_texts(conn):
-                return None
-            conn.execute("BEGIN")
-            documents, read, unlisted = conn.execute(
-                "SELECT count(*) FILTER (WHERE unlisted_at IS NULL),"
-                " count(*) FILTER (WHERE unlisted_at IS NULL AND version IS NOT NULL), count(unlisted_at)"
-                " FROM documents"
-            ).fetchone()
-            (changed,) = conn.execute(
-                "SELECT count(*) FROM work JOIN documents ON name = key"
-                f" WHERE source = (SELECT name FROM sources) AND stage IN {READS} AND due_at IS NOT NULL"
-                " AND version IS NOT NULL"
-            ).fetchone()
-            (chunks,) = conn.execute("SELECT count(*) FROM chunks").fetchone()
-            (vectors,) = conn.execute("SELECT count(*) FROM vectors").fetchone()
-            (categories,) = conn.execute("SELECT count(*) FROM categories").fetchone()
-            model, dimension = recorded_model(conn) or (None, None)
-            return TextsOverview(
-                documents=documents,
-                read=read,
-                changed=changed,
-                unlisted=unlisted,
-                chunks=chunks,
-                categories=categories,
-                vectors=vectors,
-                model=model,
-                dimension=dimension,
-                stages=_stages(conn),
-                runs=last_runs(SqliteSql(conn), STAGES, _RUNS),
-                bytes=SqliteSql(conn).bytes(),
-            )
-    finally:
-        conn.close()
+    with reading(path, moment=True) as sql:
+        if not has_texts(sql):
+            return None
+        documents, read, unlisted = sql.execute(
+            "SELECT count(*) FILTER (WHERE unlisted_at IS NULL),"
+            " count(*) FILTER (WHERE unlisted_at IS NULL AND version IS NOT NULL), count(unlisted_at)"
+            " FROM documents"
+        ).fetchone()
+        (changed,) = sql.execute(
+            f"SELECT count(*) FROM work JOIN documents ON name = {sql.key_text('key')}"
+            f" WHERE source = (SELECT name FROM sources) AND stage IN {READS} AND due_at IS NOT NULL"
+            " AND version IS NOT NULL"
+        ).fetchone()
+        (chunks,) = sql.execute("SELECT count(*) FROM chunks").fetchone()
+        (vectors,) = sql.execute("SELECT count(*) FROM vectors").fetchone()
+        (categories,) = sql.execute("SELECT count(*) FROM categories").fetchone()
+        model, dimension = recorded_model(sql) or (None, None)
+        return TextsOverview(
+            documents=documents,
+            read=read,
+            changed=changed,
+            unlisted=unlisted,
+            chunks=chunks,
+            categories=categories,
+            vectors=vectors,
+            model=model,
+            dimension=dimension,
+            stages=_stages(sql),
+            runs=last_runs(sql, STAGES, _RUNS),
+            bytes=sql.bytes(),
+        )
 
 
-def _stages(conn: sqlite3.Connection) -> tuple[StageState, ...]:
+def _stages(sql: Sql) -> tuple[StageState, ...]:
     """What each stage that ever had anything to do has kept of it."""
     outcomes: dict[tuple[str, int], dict[str, int]] = {}
-    for stage, parked, outcome, count in conn.execute(
+    for stage, parked, outcome, count in sql.execute(
         "SELECT stage, due_at IS NULL, outcome, count(*) FROM work"
         f" WHERE outcome IS NOT NULL AND stage IN ({marks(len(STAGES))}) GROUP BY 1, 2, 3 ORDER BY 3",
         STAGES,
@@ -123,6 +115,6 @@ def _stages(conn: sqlite3.Connection) -> tuple[StageState, ...]:
         outcomes.setdefault((stage, parked), {})[outcome] = count
     found = {
         stage: StageState(stage, work, parked, done, outcomes.get((stage, 0), {}), outcomes.get((stage, 1), {}))
-        for stage, work, parked, done in conn.execute("SELECT stage, work, parked, done FROM stages")
+        for stage, work, parked, done in sql.execute("SELECT stage, work, parked, done FROM stages")
     }
     return tuple(found[name] for name in STAGES if name in found)

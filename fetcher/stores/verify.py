@@ -9,7 +9,6 @@ from dataclasses import dataclass, replace
 from fetcher.coverage import missing
 from fetcher.model import Interval, Key, Scope, Table
 from fetcher.place import Place
-from fetcher.stores.bulk import SqliteSql
 from fetcher.stores.jobs import contradictions, totals
 from fetcher.stores.opening import reading
 from fetcher.stores.schema import Statements, quoted
@@ -84,7 +83,7 @@ def verify(path: Place, tables: Sequence[Table], *, on_step: Callable[[str], Non
     """
     with reading(path, moment=True) as sql:
         verdict = _Check(sql, tables).verdict(on_step) if tables else _NOTHING_MIRRORED
-        texts = check_texts(sql.conn, on_step) if isinstance(sql, SqliteSql) and has_texts(sql.conn) else None
+        texts = check_texts(sql, on_step) if has_texts(sql) else None
         on_step("the file")
         damage = sql.damage()
     as_of = verdict.as_of if tables or texts is None else texts.as_of

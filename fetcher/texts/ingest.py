@@ -19,21 +19,20 @@ from urllib.parse import urlsplit
 
 from fetcher import embedders
 from fetcher.engine import Engine
-from fetcher.errors import ConfigurationError, FetcherError, Interrupted
+from fetcher.errors import ConfigurationError, FetcherError, Interrupted, Stopped
 from fetcher.export.replacement import make_folder
 from fetcher.governor import Governor
 from fetcher.line import Line, Unlisted
 from fetcher.metrics import Latency
 from fetcher.mirror import kept_free, kind_of
 from fetcher.model import Key, Latencies, Outcome, Plan, Progress, Stage, Summary
-from fetcher.place import file_of
+from fetcher.place import Place, PostgresUrl, place_of
 from fetcher.settings import Settings, load
 from fetcher.sources.files.names import text_of
 from fetcher.stop import Stop
-from fetcher.stores.connections import Connections
-from fetcher.stores.database import Database
-from fetcher.stores.file import explained
+from fetcher.stores.opening import connections
 from fetcher.stores.origin import source_of
+from fetcher.stores.sql import Session
 from fetcher.stores.stages import CategoryWriter, DocumentWriter, StageStore, VectorWriter, Writer
 from fetcher.stores.texts import (
     READS,
@@ -51,6 +50,7 @@ from fetcher.stores.texts import (
     unlist,
     unpark,
 )
+from fetcher.stores.texts_index import index_of
 from fetcher.texts.backlog import Backlog
 from fetcher.texts.documents import Document, scan
 from fetcher.texts.items import Items
@@ -127,7 +127,7 @@ class TextSummary:
 
 def ingest(
     paths: Iterable[str | os.PathLike[str]] | str | os.PathLike[str],
-    db: str | Path | None = None,
+    db: str | Place | None = None,
     *,
     parser: str | Callable[..., Any] | None = None,
     embedder: str | Callable[..., Any] | None = None,
@@ -155,7 +155,7 @@ def ingest(
 
 
 def embed(
-    db: str | Path | None = None,
+    db: str | Place | None = None,
     *,
     items: bool = False,
     embedder: str | Callable[..., Any] | None = None,
@@ -175,7 +175,7 @@ def embed(
 
 
 def retry(
-    db: str | Path,
+    db: str | Place,
     *,
     outcomes: Collection[Outcome | str] = (),
     keys: Collection[Key] = (),
@@ -215,7 +215,7 @@ class _Run:
 
     def __init__(
         self,
-        db: str | Path | None,
+        db: str | Place | None,
         given: Mapping[str, Any],
         aggregate: str | Path | None,
         stop: Stop | None,
@@ -226,7 +226,7 @@ class _Run:
             raise ConfigurationError(f"no setting is called {', '.join(sorted(unknown))}")
         self._settings = load(Settings, {key: each for key, each in given.items() if key in Settings.model_fields})
         self._texts = load(TextSettings, {key: each for key, each in given.items() if key in TextSettings.model_fields})
-        self._path = file_of(self._settings.db_path if db is None else db, "texts are kept")
+        self._path = place_of(self._settings.db_path if db is None else db)
         self._out = Path(aggregate) if aggregate is not None else None
         self._stop = stop or Stop()
         self._on_progress = on_progress
@@ -240,7 +240,8 @@ class _Run:
         self._busy: dict[str, float] = defaultdict(float)
         self._began = self._stop.now()
         self._aggregating: Aggregating | None = None
-        self._connections = Connections(self._path)
+        self._loads = False
+        self._connections = connections(self._path, stopped=self._stop.is_set, warn=log.warning)
         self._closing: list[Callable[[], None]] = [self._connections.close]
 
     def ingest(self, roots: list[str | os.PathLike[str]]) -> TextSummary:
@@ -251,7 +252,7 @@ class _Run:
             self._stop.on_set(reader.close)
             with self._opened():
                 # What another ingest has left is not read as this one reads.
-                among = listed_since(self._enlist_documents(roots, documents))
+                among = listed_since(self._db.sql, self._enlist_documents(roots, documents))
                 if not self._listed:
                     log.warning(
                         "there is no document in %s: in folders those files count whose names end in %s",
@@ -283,7 +284,8 @@ class _Run:
 
     def _check_places(self, roots: Iterable[str | os.PathLike[str]]) -> None:
         """See that what is written is apart from what is read, and can be written. Raises ConfigurationError."""
-        db, out = self._path.resolve(), self._out.resolve() if self._out is not None else None
+        db = None if isinstance(self._path, PostgresUrl) else self._path.resolve()
+        out = self._out.resolve() if self._out is not None else None
         for root in map(Path, roots):
             where = root.resolve()
             if db == where:
@@ -310,8 +312,8 @@ class _Run:
             allow_network=self._settings.allow_network_file_system,
         )
         try:
-            with explained(self._path):
-                recorded, name = recorded_model(self._db.conn), embedders.name_of(self._texts)
+            with self._db.explained():
+                recorded, name = recorded_model(self._db.sql), embedders.name_of(self._texts)
                 if recorded is not None and recorded[0] != name:
                     raise other_model(self._path, recorded, name)
                 yield
@@ -330,10 +332,11 @@ class _Run:
 
     def _enlist_documents(self, roots: list[str | os.PathLike[str]], documents: Iterable[Document]) -> int:
         """Make due what is to be read; returns when it is said to be listed (Unix seconds)."""
-        now = listing_time(self._db.conn, int(self._stop.time()))
+        now = listing_time(self._db.sql, int(self._stop.time()))
         found = iter(documents)
         while some := list(islice(found, _SCANNED)):
             self._refuse_to_go_on()
+            some = self._kept(some)
             self._listed += len(some)
             version = self._options.version
             enlist(self._db, self._source, "read", [(each.name, version(each), None) for each in some], now)
@@ -345,9 +348,17 @@ class _Run:
             self._vanished += unlist(self._db, text_of(folder).rstrip("/"), now)
         return now
 
+    def _kept(self, documents: list[Document]) -> list[Document]:
+        """Those of the documents whose names the database can hold."""
+        takes = index_of(self._db).takes
+        for each in documents:
+            if not takes(each.name):
+                log.warning("%s… is left out: its path is longer than %s can hold", each.name[:200], self._path)
+        return [each for each in documents if takes(each.name)]
+
     def _enlist_items(self, items: Items) -> None:
-        now = listing_time(self._db.conn, int(self._stop.time()))
-        for some in items.listed(self._db.conn):
+        now = listing_time(self._db.sql, int(self._stop.time()))
+        for some in items.listed(self._db.sql):
             self._refuse_to_go_on()
             self._listed += len(some)
             enlist(self._db, self._source, "read-items", some, now)
@@ -365,13 +376,17 @@ class _Run:
         backlog.look(lambda: self._work("embed"))
         return backlog
 
-    def _work(self, stage: str, db: Database | None = None) -> int:
-        row = (
-            (db or self._db)
-            .conn.execute("SELECT work FROM stages WHERE source = ? AND stage = ?", [self._source, stage])
-            .fetchone()
-        )
-        return row[0] if row else 0
+    def _work(self, stage: str, db: Session | None = None) -> int:
+        asked = db or self._db
+
+        def ask() -> int:
+            with asked.explained():
+                row = asked.sql.execute(
+                    "SELECT work FROM stages WHERE source = ? AND stage = ?", [self._source, stage]
+                ).fetchone()
+            return row[0] if row else 0
+
+        return asked.persist(ask)
 
     def _local_governor(self, parallel: int) -> Governor:
         return Governor(self._stop, parallel=parallel)
@@ -390,7 +405,9 @@ class _Run:
             min_free=kept_free(self._path, settings.min_free_disk_mb * 1_000_000),
         )
 
-    def _add_read(self, stage: Stage, governor: Governor, backlog: Backlog, batch_size: int, among: str = "1") -> None:
+    def _add_read(
+        self, stage: Stage, governor: Governor, backlog: Backlog, batch_size: int, among: str = "true"
+    ) -> None:
         if not self._work(stage.name):
             return
         db = self._db.beside()
@@ -444,7 +461,7 @@ class _Run:
             embedder,
             self._path,
             self._connections,
-            recorded_model(self._db.conn),
+            recorded_model(self._db.sql),
             most=texts.embed_batch_size,
             most_bytes=texts.embed_batch_bytes,
         )
@@ -500,6 +517,8 @@ class _Run:
         reads = self._line.goes_on(*READS)
         try:
             if reads or self._work("embed"):
+                self._loads = True
+                index_of(self._db).prepare_load(self._work("embed"))
                 self._add_embed(backlog)
             if self._out is not None:
                 enlist_categories(self._db, self._source, everything=True)
@@ -508,6 +527,7 @@ class _Run:
             try:
                 stages = self._line.run(lambda: self._tell(backlog))
                 forget_lost(self._db, self._source)
+                self._finish_load()
                 return self._summary(stages, backlog)
             except FetcherError as error:
                 if isinstance(error.summary, Mapping):
@@ -516,6 +536,14 @@ class _Run:
         finally:
             for close in self._closing:
                 close()
+
+    def _finish_load(self) -> None:
+        """Make what is made when all is written."""
+        if self._loads:
+            try:
+                index_of(self._db).finish_load()
+            except Stopped:
+                raise Interrupted("interrupted while an index was made; all texts are stored") from None
 
     def _tell(self, backlog: Backlog) -> TextProgress:
         stages = {stage: self._progress[stage] for stage in STAGES if stage in self._progress}
@@ -535,8 +563,8 @@ class _Run:
     def _summary(self, stages: Mapping[str, Summary], backlog: Backlog) -> TextSummary:
         read = [stages[name].counts for name in READS if name in stages]
         embedded = stages["embed"].counts.stored if "embed" in stages else 0
-        (parked,) = self._db.conn.execute(
-            "SELECT ifnull(sum(parked), 0) FROM stages WHERE source = ?", [self._source]
+        (parked,) = self._db.sql.execute(
+            "SELECT coalesce(sum(parked), 0) FROM stages WHERE source = ?", [self._source]
         ).fetchone()
         return TextSummary(
             stages={name: stages[name] for name in STAGES if name in stages},
@@ -554,7 +582,7 @@ class _Run:
             progress=self._tell(backlog),
         )
 
-    def _store(self, db: Database, writer: Writer, among: str = "1") -> StageStore:
+    def _store(self, db: Session, writer: Writer, among: str = "true") -> StageStore:
         return StageStore(db, self._source, writer, self._stop.time, self._committed, among=among)
 
     def _committed(self, rows: int, seconds: float) -> None:

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import sqlite3
 from collections.abc import Iterator, Mapping, Sequence
+from operator import itemgetter
 
 from fetcher.model import Key, Table
-from fetcher.stores.bulk import array, array_for_keys
 from fetcher.stores.schema import quoted
+from fetcher.stores.sql import Sql
 from fetcher.texts.chunk import chunk_id, text_hash
 from fetcher.texts.chunking import Piece, chunked
 from fetcher.texts.parsers import Block, Section
@@ -41,15 +41,14 @@ class Items:
         """The name of an item's document."""
         return f"{self._item.name}/{key}"
 
-    def listed(self, conn: sqlite3.Connection) -> Iterator[list[tuple[str, str, Key]]]:
+    def listed(self, sql: Sql) -> Iterator[list[tuple[str, str, Key]]]:
         """All fetched items as documents (name, version, key), some at a time; an item that is gone has no text."""
         key, table = quoted(self._item.columns[0].name), quoted(self._item.name)
-        above, last = "1", list[Key]()
+        above, last = "true", list[Key]()
         while True:
-            found = array(
-                conn,
-                f"SELECT json_group_array(json_array({key}, fetched_at)) FROM (SELECT {key}, fetched_at FROM {table}"
-                f" WHERE {above} AND fetched_at IS NOT NULL AND gone_at IS NULL ORDER BY {key} LIMIT {STEP})",
+            found = sql.array(
+                f"{sql.select(key, 'fetched_at')} FROM (SELECT {key}, fetched_at FROM {table}"
+                f" WHERE {above} AND fetched_at IS NOT NULL AND gone_at IS NULL ORDER BY {key} LIMIT {STEP}) AS few",
                 last,
             )
             if not found:
@@ -57,13 +56,12 @@ class Items:
             above, last = f"{key} > ?", [found[-1][0]]
             yield [(self.name(key), self._version(fetched_at), key) for key, fetched_at in found]
 
-    def read(self, conn: sqlite3.Connection, keys: Sequence[Key]) -> Mapping[Key, tuple[str, list[ChunkRow]]]:
+    def read(self, sql: Sql, keys: Sequence[Key]) -> Mapping[Key, tuple[str, list[ChunkRow]]]:
         """The version and the chunks of items; one that is gone is left out."""
         id_, items = quoted(self._item.columns[0].name), quoted(self._item.name)
         versions: dict[Key, int] = dict(
-            array_for_keys(
-                conn,
-                f"SELECT json_group_array(json_array({id_}, fetched_at)) FROM {items}"
+            sql.array_for_keys(
+                f"{sql.select(id_, 'fetched_at')} FROM {items}"
                 f" WHERE fetched_at IS NOT NULL AND gone_at IS NULL AND {id_} IN ",
                 list(keys),
             )
@@ -71,14 +69,14 @@ class Items:
         blocks: dict[Key, list[Block]] = {key: [] for key in versions}
         for table in self._texts:
             owner = quoted(table.parent or table.columns[0].name)
-            texts = ", ".join(quoted(name) for name in table.search)
-            found = array_for_keys(
-                conn,
-                f"SELECT json_group_array(json_array({owner}, {texts})) FROM {quoted(table.name)} WHERE {owner} IN ",
+            first = quoted(table.columns[0].name)
+            found = sql.array_for_keys(
+                f"{sql.select(owner, first, *map(quoted, table.search))} FROM {quoted(table.name)} WHERE {owner} IN ",
                 list(versions),
             )
             named: set[Key] = set()
-            for key, *parts in found:
+            # In the order of their keys, which is that of a clustered table.
+            for key, _, *parts in sorted(found, key=itemgetter(0, 1)):
                 if key not in named:
                     named.add(key)
                     blocks[key].append(Section(chapter=table.name))

@@ -11,11 +11,13 @@ from pathlib import Path
 from fetcher.embedders import Embedder
 from fetcher.embedders.calls import through
 from fetcher.errors import ConfigurationError, FetcherError, RequestFailed
-from fetcher.export import write_category
+from fetcher.export import Written, write_category
 from fetcher.governor import Governor
 from fetcher.model import GONE, Detail, Gone, Key, Outcome, Row
+from fetcher.place import Place
 from fetcher.stop import Stop
-from fetcher.stores.connections import Connections
+from fetcher.stores.connections import Readers
+from fetcher.stores.sql import Sql
 from fetcher.stores.texts import other_model, texts_of
 from fetcher.texts.backlog import Backlog
 from fetcher.texts.documents import document_at
@@ -89,7 +91,7 @@ def _taken(pieces: Iterator[list[ChunkRow]], *, kept: bool) -> tuple[list[ChunkR
 class ReadingItems:
     """The stage `read-items`: many items of a mirror a call."""
 
-    def __init__(self, items: Items, connections: Connections, governor: Governor, backlog: Backlog) -> None:
+    def __init__(self, items: Items, connections: Readers, governor: Governor, backlog: Backlog) -> None:
         self._items = items
         self._connections = connections
         self._governor = governor
@@ -104,14 +106,13 @@ class ReadingItems:
             return dict.fromkeys(names, error)
 
     def _read(self, names: Sequence[Key]) -> Results:
-        with self._connections.reading() as conn:
-            found: dict[Key, Key] = dict(
-                conn.execute(
-                    "SELECT name, item FROM documents WHERE name IN (SELECT value FROM json_each(?))",
-                    [json.dumps(names)],
-                ).fetchall()
-            )
-            read = self._items.read(conn, list(found.values()))
+        return self._connections.read(partial(self._read_from, names))
+
+    def _read_from(self, names: Sequence[Key], sql: Sql) -> Results:
+        found: dict[Key, Key] = dict(
+            sql.array_for_keys(f"{sql.select('name', 'item')} FROM documents WHERE name IN ", list(names))
+        )
+        read = self._items.read(sql, list(found.values()))
         return {name: self._detail(*read[found[name]]) if found.get(name) in read else GONE for name in names}
 
     def _detail(self, version: str, rows: list[ChunkRow]) -> Detail:
@@ -127,8 +128,8 @@ class Embedding:
     def __init__(
         self,
         embedder: Embedder,
-        path: Path,
-        connections: Connections,
+        path: Place,
+        connections: Readers,
         recorded: tuple[str, int] | None,
         *,
         most: int,
@@ -172,8 +173,7 @@ class Embedding:
     def run(self, hashes: Sequence[Key]) -> Results:
         """The vectors of texts, by their hashes."""
         try:
-            with self._connections.reading() as conn:
-                texts = texts_of(conn, [str(each) for each in hashes])
+            texts = self._connections.read(lambda sql: texts_of(sql, [str(each) for each in hashes]))
             found = embed_batch(
                 self._embedder, texts, most=self._most, most_bytes=self._most_bytes, accepted=self._accepted
             )
@@ -199,7 +199,7 @@ class Aggregating:
 
     def __init__(
         self,
-        connections: Connections,
+        connections: Readers,
         out: Path,
         governor: Governor,
         stop: Stop,
@@ -227,14 +227,14 @@ class Aggregating:
                 break
         domain, category = json.loads(key)
         began = self._stop.now()
-        with self._connections.reading() as conn:
-            (state,) = conn.execute(
+
+        def write(sql: Sql) -> tuple[int, Written]:
+            (state,) = sql.execute(
                 "SELECT changes FROM categories WHERE domain = ? AND category = ?", [domain, category]
             ).fetchone()
-            done = through(
-                self._governor,
-                lambda: write_category(conn, self._out, domain, category, batch=self._batch),
-            )
+            return state, write_category(sql, self._out, domain, category, batch=self._batch)
+
+        state, done = through(self._governor, lambda: self._connections.read(write))
         if done.changed:
             self.changed.add(key)
             self.unchanged.discard(key)

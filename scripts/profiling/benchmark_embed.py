@@ -100,8 +100,8 @@ def read_already(path: Path, chunks: int) -> None:
             with db.transaction():
                 written = writer.write(db, source, Batch(details={name: part}, stage="read"), 1)
                 db.conn.execute("DELETE FROM work WHERE stage = 'read'")
-                stored.count(db.conn, source, "read", work=-1, done=1)
-                stored.count(db.conn, source, "embed", work=written.queued["embed"])
+                stored.count(db.sql, source, "read", work=-1, done=1)
+                stored.count(db.sql, source, "embed", work=written.queued["embed"])
     finally:
         db.close()
 

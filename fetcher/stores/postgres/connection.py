@@ -4,17 +4,20 @@ from __future__ import annotations
 
 import re
 import struct
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+import sys
+from array import array
+from collections.abc import Iterable, Mapping, Sequence
 from functools import lru_cache
 from typing import Any, cast
 
 import psycopg
-from psycopg import adapt, errors
+from psycopg import adapt, errors, pq
 from psycopg.types.json import Jsonb
 from psycopg.types.numeric import Int8Dumper
 from psycopg.types.string import TextLoader
 
 from fetcher.model import Key, Row
+from fetcher.stores.postgres import words
 from fetcher.stores.schema import quoted
 from fetcher.stores.sql import Cursor, Upsert
 
@@ -31,6 +34,8 @@ REFUSED = (
 
 DETOURS = 100
 """So often rows are first sought in a table once some were there already."""
+
+_FLOATS = 1021  # the number of the type real[]
 
 LOST = (
     errors.AdminShutdown,
@@ -54,10 +59,41 @@ class _JsonLoader(adapt.Loader):
         return int(text) if text.isdigit() else _decode(text)
 
 
+class _NumberLoader(adapt.Loader):
+    """A number without end, as SQLite would have it."""
+
+    def load(self, data: bytes | bytearray | memoryview) -> Any:
+        text = bytes(data)
+        return int(text) if text.lstrip(b"-").isdigit() else float(text)
+
+
+class _FloatsLoader(adapt.Loader):
+    """Numbers of a vector: as they are stored in SQLite, four bytes each, the lowest first."""
+
+    def load(self, data: bytes | bytearray | memoryview) -> bytes:
+        numbers = array("f", map(float, bytes(data)[1:-1].split(b",")))
+        if sys.byteorder == "big":
+            numbers.byteswap()
+        return numbers.tobytes()
+
+
 def _decode(text: bytes) -> Any:
     from fetcher.stores.bulk import decode
 
     return decode(text)
+
+
+class VectorDumper(adapt.Dumper):
+    """A vector of pgvector's, made of numbers of four bytes each, the lowest first."""
+
+    format = pq.Format.BINARY
+
+    def dump(self, obj: bytes) -> bytes:
+        """Its size, and the numbers with the highest byte first."""
+        numbers = array("f", obj)
+        if sys.byteorder == "little":
+            numbers.byteswap()
+        return struct.pack("!HH", len(numbers), 0) + numbers.tobytes()
 
 
 def adapted(conn: psycopg.Connection[Any]) -> None:
@@ -65,6 +101,8 @@ def adapted(conn: psycopg.Connection[Any]) -> None:
     conn.adapters.register_dumper(int, Int8Dumper)
     conn.adapters.register_loader("json", TextLoader)
     conn.adapters.register_loader("jsonb", _JsonLoader)
+    conn.adapters.register_loader("numeric", _NumberLoader)
+    conn.adapters.register_loader(_FLOATS, _FloatsLoader)
 
 
 class PostgresSql:
@@ -130,12 +168,6 @@ class PostgresSql:
         """What `select` gives, of a statement that ends in IN, for many keys."""
         return _listed(self._for_keys(statement, keys, ())) if keys else []
 
-    def stream(self, statement: str, parameters: Sequence[Any] = ()) -> Iterator[Any]:
-        """The rows of a long read, as they are asked for, by a cursor of the server's."""
-        with self.conn.transaction(), self.conn.cursor(name="stream") as cursor:
-            cursor.itersize = 500
-            yield from cursor.execute(_spoken(statement), parameters)
-
     def any(self, value: Key) -> Jsonb:
         """A value for a column that holds numbers as well as texts."""
         return Jsonb(value)
@@ -143,6 +175,14 @@ class PostgresSql:
     def any_sql(self, expression: str) -> str:
         """An expression, to be compared with such a column."""
         return f"to_jsonb({expression})"
+
+    def key_text(self, expression: str) -> str:
+        """The text in such a column, to be compared with another."""
+        return f"({expression} #>> '{{}}')"
+
+    def listed(self, values: Sequence[str]) -> tuple[str, list[str]]:
+        """What stands for a table of these values, in its column `value`, and the parameter that it takes."""
+        return "unnest(CAST(? AS text[])) AS listed (value)", list(values)
 
     def condition(self, of_source: str) -> str:
         """A condition that a source declares, where SQLite has other words for it."""
@@ -187,21 +227,29 @@ class _Copied:
 
     def __init__(self, conn: psycopg.Connection[Any], into: Upsert, name: str) -> None:
         columns = ", ".join(map(quoted, into.columns))
-        types = dict(
-            conn.execute(
-                "SELECT attname, format_type(atttypid, NULL) FROM pg_attribute"
-                " WHERE attrelid = %s::regclass AND attnum > 0 AND NOT attisdropped",
-                [quoted(into.table)],
-            ).fetchall()
-        )
+        found = conn.execute(
+            "SELECT attname, format_type(atttypid, NULL), atttypid::bigint FROM pg_attribute"
+            " WHERE attrelid = %s::regclass AND attnum > 0 AND NOT attisdropped",
+            [quoted(into.table)],
+        ).fetchall()
+        types = {name: type_ for name, type_, _ in found}
+        oids = {name: number for name, _, number in found}
+        for column, type_ in types.items():
+            if type_.rpartition(".")[2] == "vector":
+                conn.adapters.register_dumper(None, type("OfExtension", (VectorDumper,), {"oid": oids[column]}))
         self._conn = conn
-        # JSON comes as text, which is what it is on the wire.
-        self._types = ["text" if types[name] == "json" else types[name] for name in into.columns]
+        # JSON comes as text, which is what it is on the wire; words come as texts, for the server to index.
+        as_text: dict[str, str | int] = {"json": "text", "tsvector": "text[]"}
+        self._types = [as_text.get(types[name], oids[name]) for name in into.columns]
+        given = ", ".join(
+            words.tsvector(quoted(each)) if types[each] == "tsvector" else quoted(each) for each in into.columns
+        )
         self._key = [into.columns.index(name) for name in into.key]
         self._copy = f"COPY pg_temp.{name} ({columns}) FROM STDIN (FORMAT BINARY)"
         self._straight = f"COPY {quoted(into.table)} ({columns}) FROM STDIN (FORMAT BINARY)"
         # So many writes are done before it is tried again whether all rows are new; None where they never are.
-        self._detours = 0 if into.changes is None else None
+        made_here = all(types[each] != "tsvector" for each in into.columns)
+        self._detours = 0 if into.changes is None and made_here else None
         changes = into.changes
         if changes is None:
             changes = ", ".join(
@@ -210,10 +258,12 @@ class _Copied:
         then = f"UPDATE SET {changes}" if changes else "NOTHING"
         self._insert = (
             f"WITH taken AS (DELETE FROM pg_temp.{name} RETURNING *)"
-            f" INSERT INTO {quoted(into.table)} ({columns}) SELECT {columns} FROM taken"
+            f" INSERT INTO {quoted(into.table)} ({columns}) SELECT {given} FROM taken"
             f" ON CONFLICT ({', '.join(map(quoted, into.key))}) DO {then}"
         )
-        declared = ", ".join(f"{quoted(each)} {types[each]}" for each in into.columns)
+        declared = ", ".join(
+            f"{quoted(each)} {'text[]' if types[each] == 'tsvector' else types[each]}" for each in into.columns
+        )
         conn.execute(f"CREATE TEMPORARY TABLE IF NOT EXISTS {name} ({declared}) ON COMMIT DELETE ROWS")
 
     def write(self, rows: Sequence[Row]) -> int:

@@ -93,6 +93,7 @@ class Database:
     refused = REFUSED
     _copying = False
     _within = False
+    _owned: Any = None
 
     def __init__(
         self,
@@ -114,6 +115,7 @@ class Database:
         self._commits = 0
         self._counts = False
         self._closed = threading.Event()
+        self._others: list[Database] = []
         self._conn = self._connected()
         self.sql = PostgresSql(self._conn)
         self._watcher: threading.Thread | None = threading.Thread(
@@ -135,9 +137,20 @@ class Database:
         made.path = url
         made.stopped, made.warn = lambda: False, lambda _: None
         made._counts, made._closed, made._watcher = False, threading.Event(), None
+        made._others = []
         made._conn = made._connected(readonly=True)
         made.sql = PostgresSql(made._conn)
         return made
+
+    def beside(self) -> Database:
+        """Another connection of the same run, for another thread; closed with this one. Raises StoreError."""
+        from fetcher.stores.postgres.beside import Beside, Owner
+
+        if self._owned is None:
+            self._owned = Owner(self)
+        other = Beside(self, self._owned)
+        self._others.append(other)
+        return other
 
     def share_lock(self) -> None:
         """Keep runs away while the connection lasts. Raises StoreError when one has the database."""
@@ -173,7 +186,9 @@ class Database:
             return conn
 
     def close(self) -> None:
-        """Close the connection, and let go of the lock."""
+        """Close the connection and those beside it, and let go of the lock."""
+        for other in self._others:
+            other.close()
         with suppress(psycopg.Error):
             if self._counts:
                 self._conn.execute("DELETE FROM engines WHERE id = %s", [self._name])
@@ -258,7 +273,7 @@ class Database:
 
     def _was_committed(self, error: psycopg.Error) -> bool:
         """Whether a transaction has come to its end whose COMMIT nobody answered. Raises StoreError."""
-        self._find_again(error)
+        self.find_again(error)
         if not self._counts:
             return False
         row = self._conn.execute("SELECT commits FROM engines WHERE id = %s", [self._name]).fetchone()
@@ -283,12 +298,12 @@ class Database:
                 if not left:
                     raise
                 if self._conn.closed:
-                    self._find_again(error.__cause__ or error)
+                    self.find_again(error.__cause__ or error)
             except REFUSED as error:
                 raise StoreError(f"{self.path}: {one_line(error, _password(self.path))}") from error
         raise AssertionError
 
-    def _find_again(self, error: BaseException) -> None:
+    def find_again(self, error: BaseException) -> None:
         """Connect anew, once what the old connection did has come to its end. Raises StoreError and Stopped."""
         said = one_line(error, _password(self.path))
         self.warn(f"{self.path}: the connection is lost ({said}); trying to connect again")

@@ -18,8 +18,10 @@ SELECT 1 FROM pg_index JOIN pg_attribute ON attrelid = indrelid AND attnum = ind
 class Indexes:
     """What a source's tables are looked up by: the index `TABLE_COLUMN` for each."""
 
-    def __init__(self, tables: Sequence[Table], db: Database) -> None:
+    def __init__(self, tables: Sequence[Table], db: Database, *, searched: bool = False) -> None:
         self._wanted = {f"{table.name}_{column}": (table.name, column) for table in tables for column in table.index}
+        if searched:
+            self._wanted["search_words"] = ("search", "words")
         self._db = db
         self._sql = db.sql
 
@@ -46,7 +48,8 @@ class Indexes:
             table, column = self._wanted[name]
             try:
                 with self._db.transaction(), self._db.interruptible():
-                    self._sql.execute(f"CREATE INDEX {quoted(name)} ON {quoted(table)} ({quoted(column)})")
+                    how = "USING gin " if table == "search" else ""
+                    self._sql.execute(f"CREATE INDEX {quoted(name)} ON {quoted(table)} {how}({quoted(column)})")
             except Lost:
                 raise
             except (StoreError, *self._db.refused) as error:

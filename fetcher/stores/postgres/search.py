@@ -1,172 +1,110 @@
-"""Full-text search in PostgreSQL: its table, by what a batch keeps it, and filling it for an older mirror."""
+"""Full-text search of a mirror's items in PostgreSQL: their words, kept in step with their rows."""
 
 from __future__ import annotations
 
-import re
 import sqlite3
-import unicodedata
 from collections.abc import Callable, Mapping, Sequence
-from functools import lru_cache
 from typing import Any
 
 import psycopg
 
 from fetcher.errors import Interrupted, StoreError
 from fetcher.model import Key, Row, Table
+from fetcher.stores.postgres.connection import PostgresSql
 from fetcher.stores.postgres.database import Database
+from fetcher.stores.postgres.words import folded
 from fetcher.stores.schema import quoted
-from fetcher.stores.search import places, text_of
+from fetcher.stores.search import STEP, places, text_of
+from fetcher.stores.sql import Sql, Upsert
 
-STEP = 500
-"""So many items are filled in, in one transaction."""
-
-MOST_CHARACTERS = 400_000
-"""So much of a text is indexed: a tsvector of more than a megabyte is refused."""
-
+_OURS = "of fetcher: "
 _BEFORE_ALL = -(2**63)
-_OURS = "of fetcher"
-_BEYOND = re.compile(r"[^\x00-\x7f]+")
-_SIGNS = re.compile(r"[^\w\x00-\x7f]+")
-_MARKS = re.compile("[\u0300-\u036f\u1ab0-\u1aff\u1dc0-\u1dff\u20d0-\u20ff\ufe20-\ufe2f]+")
-_BYTES = bytes(each if each > 127 else ord(chr(each).lower()) if chr(each).isalnum() else 32 for each in range(256))
-"""What becomes of the bytes of a text in UTF-8."""
-
-WEIGHTS = "ABCD"
-"""The words of each table have a weight of their own, by which they can be asked for alone."""
-
-
-def folded(text: str) -> str:
-    """The words of a text, as they are indexed and asked for: case and accents make no difference."""
-    # Whoever commits competes with busy threads for the interpreter: each step is one call of C's.
-    if not text.isascii():
-        text = _BEYOND.sub(lambda found: _plain(found[0]), text)
-    return text.encode("utf-8", "replace").translate(_BYTES).decode()
-
-
-@lru_cache(10_000)
-def _plain(signs: str) -> str:
-    """Some characters beyond ASCII without accents and case, and without what is no letter or digit."""
-    return _SIGNS.sub(" ", _MARKS.sub("", unicodedata.normalize("NFKD", signs)).casefold())
+_WORDS = Upsert("search", ("id", "words"), ("id",))
 
 
 class Search:
-    """The table `search`: for each fetched item the words of its texts, as a tsvector with an index (GIN)."""
+    """The table `search`: the words of each fetched item, and `search_text`, a view of its texts.
 
-    def __init__(self, db: Database, source: str, item: Table, tables: Sequence[Table]) -> None:
-        self._db = db
-        self._source = source
-        self._item = item
-        self.tables = [table for table in tables if table.search]
-        self._at = {table.name: places(table) for table in self.tables}
-        names = [f"t{number}" for number in range(len(self.tables))]
-        words = " || ".join(
-            f"setweight(to_tsvector('simple', {name}), '{weight}')"
-            for name, weight in zip(names, _weights(len(names)), strict=True)
-        )
-        self._add = (
-            f"INSERT INTO search (id, words) SELECT id, {words}"
-            f" FROM unnest(%b::bigint[]{', %b::text[]' * len(names)}) AS new (id, {', '.join(names)})"
-            " ON CONFLICT (id) DO UPDATE SET words = excluded.words"
-        )
+    The columns of the view are the searched tables, in the order of their weights.
+    """
+
+    def __init__(self, item: Table, tables: Sequence[Table]) -> None:
+        # As in SQLite what comes last is longest, and comes first.
+        self._tables = [table for table in reversed(tables) if table.search]
+        self._at = {table.name: places(table) for table in self._tables}
+        key = quoted(item.columns[0].name)
+        texts = ", ".join(f"({_text_sql(table, item)}) AS {quoted(table.name)}" for table in self._tables)
+        self._view = f"SELECT {key} AS id, {texts} FROM {quoted(item.name)} WHERE fetched_at IS NOT NULL"
 
     @classmethod
-    def of(cls, db: Database, source: str, item: Table, children: Mapping[str, Table]) -> Search | None:
+    def of(cls, item: Table, children: Mapping[str, Table]) -> Search | None:
         """The search of a source's tables; None when nothing of them is searched or items have no whole numbers."""
         searched = any(table.search for table in children.values())
-        return (
-            cls(db, source, item, list(children.values())) if searched and item.columns[0].type == "integer" else None
-        )
+        return cls(item, list(children.values())) if searched and item.columns[0].type == "integer" else None
 
-    def make(self) -> None:
-        """Make its table, anew where it is not what the source declares now; to be filled then.
+    def make(self, sql: PostgresSql, source: str) -> None:
+        """Make its table and view, anew where they are not what the source declares now; to be filled then.
 
-        Within a transaction, when the row of the source is there. Raises StoreError when something else has its name.
+        Within a transaction. Raises StoreError when something else has their name.
         """
-        sql = self._db.sql
-        searched = [f"{table.name} ({', '.join(table.search)})" for table in self.tables]
-        declared = f"{_OURS}: {'; '.join(searched)}"
-        if sql.has("search"):
-            (said,) = sql.execute("SELECT coalesce(obj_description(to_regclass('search')), '')").fetchone()
-            if said == declared:
-                return
-            if not said.startswith(_OURS):
-                raise StoreError(f"{self._db.path} has a table `search` of somebody else's: rename it")
-            sql.execute("DROP TABLE search")
+        said = f"{_OURS}{self._view}"
+        present = {}
+        for name in ("search", "search_text"):
+            if sql.has(name):
+                (comment,) = sql.execute("SELECT obj_description(to_regclass(?), 'pg_class')", [name]).fetchone()
+                if not (comment or "").startswith(_OURS):
+                    raise StoreError(f"the database has a table `{name}` of somebody else's: rename it")
+                present[name] = comment
+        if present == {"search": said, "search_text": said}:
+            return
+        sql.execute("DROP TABLE IF EXISTS search")
+        sql.execute("DROP VIEW IF EXISTS search_text")
         sql.execute("CREATE TABLE search (id bigint PRIMARY KEY, words tsvector NOT NULL)")
-        sql.execute("CREATE INDEX search_words ON search USING gin (words)")
-        sql.execute(f"COMMENT ON TABLE search IS '{declared}'")
-        sql.execute(
-            "UPDATE sources SET search_filled_to = ? WHERE name = ? AND fetched > 0", [_BEFORE_ALL, self._source]
-        )
+        sql.execute(f"CREATE VIEW search_text AS {self._view}")
+        comment = said.replace("'", "''")
+        sql.execute(f"COMMENT ON TABLE search IS '{comment}'")
+        sql.execute(f"COMMENT ON VIEW search_text IS '{comment}'")
+        sql.execute("UPDATE sources SET search_filled_to = ? WHERE name = ? AND fetched > 0", [_BEFORE_ALL, source])
 
-    def forget(self, conn: Any, keys: Sequence[Key], /) -> None:
-        """Nothing: whose rows are replaced, their words are too."""
+    def forget(self, conn: Sql, keys: Sequence[Key]) -> None:
+        """Nothing: what is added takes the place of what was there."""
 
-    def add(self, conn: Any, keys: Sequence[Key], written: Mapping[str, Sequence[Sequence[Row]]], /) -> None:  # noqa: ARG002
-        """Put in items, by one statement; `written` has for each table the rows of each of `keys`, sorted."""
-        if keys:
-            try:
-                texts = [[_words(text_of(rows, at)) for rows in written[name]] for name, at in self._at.items()]
-            except sqlite3.DataError as error:
-                raise psycopg.DataError(str(error)) from None
-            self._db.sql.conn.execute(self._add, [list(keys), *texts])
+    def add(self, conn: Sql, keys: Sequence[Key], written: Mapping[str, Sequence[Sequence[Row]]]) -> None:
+        """Put in items, once their rows are written; `written` has the rows of each of `keys`, sorted."""
+        try:
+            texts = [[text_of(rows, at) for rows in written[name]] for name, at in self._at.items()]
+        except sqlite3.DataError as error:
+            raise psycopg.DataError(str(error)) from None
+        conn.insert(_WORDS, [(key, folded(each)) for key, *each in zip(keys, *texts, strict=True)])
 
-    def fill(self, stopped: Callable[[], bool], warn: Callable[[str], None]) -> None:
+    def fill(self, db: Database, source: str, stopped: Callable[[], bool], warn: Callable[[str], None]) -> None:
         """Put in all that was fetched before there was a search, or go on with that, a step a transaction.
 
         Raises Interrupted when it is to stop; what is done by then is kept.
         """
-        sql = self._db.sql
-        filled, fetched = sql.execute(
-            "SELECT search_filled_to, fetched FROM sources WHERE name = ?", [self._source]
+        filled, fetched = db.sql.execute(
+            "SELECT search_filled_to, fetched FROM sources WHERE name = ?", [source]
         ).fetchone()
         if filled is not None and fetched > 10 * STEP:
             warn(f"making the full-text search of up to {fetched:,} items fetched before; this happens once")
         while filled is not None:
             if stopped():
                 raise Interrupted("interrupted while the full-text search was made; what is done of it is kept")
-            with self._db.transaction():
-                filled = self._fill_on(filled)
-
-    def _fill_on(self, filled: int) -> int | None:
-        """Put in some items above the key `filled`; the highest of them, None when there was none."""
-        sql, key = self._db.sql, quoted(self._item.columns[0].name)
-        keys = sql.array(
-            f"SELECT {key} FROM {quoted(self._item.name)} WHERE {key} > ? AND fetched_at IS NOT NULL"
-            f" ORDER BY {key} LIMIT {STEP}",
-            [filled],
-        )
-        self.add(None, keys, {table.name: self._rows(table, keys) for table in self.tables})
-        end = int(keys[-1]) if keys else None
-        sql.execute("UPDATE sources SET search_filled_to = ? WHERE name = ?", [end, self._source])
-        return end
-
-    def _rows(self, table: Table, keys: Sequence[Key]) -> list[list[Row]]:
-        found = rows_of(self._db.sql, table, keys)
-        return [found.get(key, []) for key in keys]
+            with db.transaction():
+                rows: list[Any] = db.sql.execute(
+                    f"SELECT * FROM search_text WHERE id > ? ORDER BY id LIMIT {STEP}", [filled]
+                ).fetchall()
+                db.sql.insert(_WORDS, [(key, folded(texts)) for key, *texts in rows])
+                filled = rows[-1][0] if rows else None
+                db.sql.execute("UPDATE sources SET search_filled_to = ? WHERE name = ?", [filled, source])
 
 
-def rows_of(sql: Any, table: Table, keys: Sequence[Key]) -> dict[Key, list[Row]]:
-    """The rows that belong to some items, by item, in their order."""
-    names = [str(table.parent), *(column.name for column in table.columns)]
-    columns = ", ".join(map(quoted, names))
-    found: dict[Key, list[Row]] = {}
-    for row in sql.rows_for_keys(
-        f"SELECT {columns} FROM {quoted(table.name)} WHERE {quoted(names[0])} IN ", keys, then="ORDER BY 1, 2"
-    ):
-        found.setdefault(row[0], []).append(row)
-    return found
-
-
-def weight_of(tables: Sequence[Table], name: str) -> str | None:
-    """The weight of a table's words, by which alone they are asked for; None where there is no such table."""
-    weights = dict(zip((table.name for table in tables), _weights(len(tables)), strict=True))
-    return weights.get(name)
-
-
-def _weights(count: int) -> str:
-    return (WEIGHTS + WEIGHTS[-1] * count)[:count]
-
-
-def _words(text: str) -> str:
-    return folded(text[:MOST_CHARACTERS])[:MOST_CHARACTERS]
+def _text_sql(table: Table, item: Table) -> str:
+    """The SELECT of an item's text in one table: what `text_of` makes of the same rows."""
+    text = " || chr(10) || ".join(f"coalesce({quoted(name)}, '')" for name in table.search)
+    parent, first = quoted(table.parent or ""), quoted(table.columns[0].name)
+    key = f"{quoted(item.name)}.{quoted(item.columns[0].name)}"
+    return (
+        f"SELECT string_agg({text}, chr(10) ORDER BY child.{first}) FROM {quoted(table.name)} AS child"
+        f" WHERE child.{parent} = {key}"
+    )

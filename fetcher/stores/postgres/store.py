@@ -46,8 +46,8 @@ class PostgresStore(MirrorStore):
     def __init__(self, db: Database, source: str, tables: Sequence[Table], clock: Callable[[], float]) -> None:
         super().__init__(db, source, tables, clock)
         self._server = db
-        self._indexes = Indexes(tables, db)
-        self._search: Search | None = Search.of(db, source, self._item, self._children)
+        self._search: Search | None = Search.of(self._item, self._children)
+        self._indexes = Indexes(tables, db, searched=self._search is not None)
 
     @classmethod
     def open(
@@ -81,10 +81,11 @@ class PostgresStore(MirrorStore):
                 store._adopt(base_url, description)
                 make_views(db.sql, views, warn)
                 if store._search is not None:
-                    store._search.make()
+                    store._search.make(db.sql, source)
             db.register()
-            if store._search is not None:
-                store._search.fill(stopped, warn)
+            with db.explained():
+                if store._search is not None:
+                    store._search.fill(db, source, stopped, warn)
         except BaseException:
             db.close()
             raise
@@ -155,7 +156,7 @@ def _sifted(batch: Batch) -> Batch:
     pages = tuple(map(_sifted_page, batch.pages))
     flaws = {key: flaw for key, detail in batch.details.items() if (flaw := _flaw_of(detail))}
     failures = [Failure(batch.stage, key, Outcome.MALFORMED, _UNUSABLE.format(flaw)) for key, flaw in flaws.items()]
-    told = tuple(map(_told, batch.failures))
+    told = tuple(map(tellable, batch.failures))
     if pages == batch.pages and not flaws and told == batch.failures:
         return batch
     return replace(
@@ -174,7 +175,7 @@ def _sifted_page(page: Page) -> Page:
             flaw = f"a key of {len(row[0]):,} characters"
         if flaw:
             flaws[row[0]] = flaw
-    told = tuple(map(_told, page.failures))
+    told = tuple(map(tellable, page.failures))
     if not flaws and told == page.failures:
         return page
     return _without(replace(page, failures=told), flaws)
@@ -216,7 +217,7 @@ def _is_broken(text: str) -> bool:
     return False
 
 
-def _told(failure: Failure) -> Failure:
+def tellable(failure: Failure) -> Failure:
     """The failure with a key and a message that can be held."""
     key, message = _shown(failure.key), _shown(failure.message)
     if key == failure.key and message == failure.message:
