@@ -418,3 +418,21 @@ def test_vectors_come_back_as_they_went_in(url: str, tmp_path: Path) -> None:
     run(write_lines(tmp_path / "a.ndjson", "one"), url)
     (numbers,) = column(url, "SELECT vector::text FROM vectors")
     assert json.loads(numbers) == pytest.approx(vector("one"), abs=1e-7)
+
+
+def test_the_doctor_looks_at_texts_and_mirrors_there(url: str, tmp_path: Path, simulate: Simulate) -> None:
+    def told(*more: str) -> str:
+        done = run_fetcher("doctor", url, "--offline", *more)
+        assert "secret" not in done.stdout + done.stderr
+        assert (done.returncode, "could not be examined" in done.stdout) == (0, False), done.stdout
+        return done.stdout
+
+    assert "yet" in told()
+    simulator = simulate(World(seed=5, items=20))
+    mirror(url, simulator)
+    assert "has its search: search" in told()
+    assert "20 items listed, nothing left to fetch" in told()
+    embed(url, items=True, **NUMBER)
+    said = told()
+    assert "has its search: search, chunks" in said
+    assert "20 documents" in said

@@ -121,8 +121,8 @@ def _file(path: Place, health: Health) -> Iterator[Finding]:
             "`fetcher verify` reads all of it, however long it takes",
         )
     elif isinstance(path, PostgresUrl):
-        if health.overview is not None:
-            yield ok(WHAT, f"{shown(path)} is ours and answers ({size(health.overview.bytes)})")
+        if (found := health.overview or health.texts) is not None:
+            yield ok(WHAT, f"{shown(path)} is ours and answers ({size(found.bytes)})")
     elif (found := health.overview or health.texts) is not None:
         yield ok(WHAT, f"{shown(path)} is ours, opens, and is whole ({size(found.bytes)})")
     if health.wal_bytes > MOST_WAL:

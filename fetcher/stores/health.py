@@ -14,7 +14,6 @@ from fetcher.place import Place, PostgresUrl
 from fetcher.stores import migrations
 from fetcher.stores.bulk import SqliteSql
 from fetcher.stores.file import connect_readonly, explained, is_made
-from fetcher.stores.opening import reading
 from fetcher.stores.overview import Overview, overview
 from fetcher.stores.schema import make_table, quoted
 from fetcher.stores.texts import SCHEMA
@@ -56,8 +55,10 @@ def is_begun(path: Place) -> bool:
     Raises StoreError.
     """
     if isinstance(path, PostgresUrl):
-        with reading(path) as sql:
-            return sql.execute("SELECT 1 FROM sources").fetchone() is not None
+        # Only now: the client may not be installed.
+        from fetcher.stores.postgres import health
+
+        return health.is_begun(path)
     conn = connect_readonly(path)
     try:
         with explained(path):
@@ -72,7 +73,9 @@ def examine(path: Place, tables: Sequence[Table], *, seconds: float = CHECK_SECO
     Where there are no `tables` nothing is mirrored. Raises StoreError.
     """
     if isinstance(path, PostgresUrl):
-        return _examine_server(path, tables)
+        from fetcher.stores.postgres import health
+
+        return health.examine(path, tables)
     conn = connect_readonly(path)
     try:
         with explained(path):
@@ -105,27 +108,6 @@ def examine(path: Place, tables: Sequence[Table], *, seconds: float = CHECK_SECO
         checked=checked,
         wal_bytes=wal_bytes,
     )
-
-
-def _examine_server(place: PostgresUrl, tables: Sequence[Table]) -> Health:
-    """What can be told of a mirror in PostgreSQL, whose files the server looks after."""
-    with reading(place) as sql:
-        # Only now: the client may not be installed.
-        from fetcher.stores.postgres import migrations as steps
-
-        known, done = steps.names(), steps.done(sql)
-        behind = tuple(name for name in known if name not in done)
-        ahead = tuple(name for name in done if name not in known)
-        names = [
-            (table.name, column) for table in tables for column in (*(each.name for each in table.columns), "extra")
-        ]
-        lacking = tuple(f"{table}.{column}" for table, column in names if not sql.has(table, column))
-        search = tuple(filter(sql.has, ["search"]))
-        fits = not (behind or ahead or lacking)
-        holes = tuple(uncovered(sql, tables)) if fits and tables else ()
-        (learned,) = sql.execute("SELECT learned FROM sources").fetchone() if fits else (None,)
-    known_ = overview(place, tables) if fits and tables else None
-    return Health(known_, None, behind, ahead, lacking, (), search, holes, learned, (), True, 0)
 
 
 class _Schema:
