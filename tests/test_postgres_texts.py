@@ -21,6 +21,7 @@ from fetcher.export import export
 from fetcher.place import is_url, place_of
 from fetcher.search import Search
 from fetcher.simulator import Simulator, World
+from fetcher.stores.opening import connections
 from fetcher.stores.postgres import texts as server_texts
 from fetcher.stores.texts import open_texts
 from fetcher.stores.texts_overview import texts_overview
@@ -380,6 +381,22 @@ def test_a_server_that_is_killed_and_started_again_costs_nothing(own_server: Pos
     ours, theirs = texts_dump(url), texts_dump(whole)
     assert ours == theirs
     assert_whole(url)
+
+
+def test_a_reader_is_lent_once_a_server_is_back(own_server: PostgresServer) -> None:
+    """Whoever has no connection yet waits for a server that is being started, as those do that lost theirs."""
+    url = place_of(own_server.url())
+    readers = connections(url, stopped=lambda: False, warn=lambda _: None)
+    own_server.kill()
+    found: list[int] = []
+    thread = threading.Thread(
+        target=lambda: found.append(readers.read(lambda sql: int(sql.execute("SELECT 1").fetchone()[0])))
+    )
+    thread.start()
+    own_server.start()
+    thread.join(30)
+    readers.close()
+    assert found == [1]
 
 
 @pytest.mark.parametrize("how", ["before", "after", "at once"])

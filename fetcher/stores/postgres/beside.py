@@ -14,9 +14,10 @@ from typing import Any, TypeVar
 
 import psycopg
 
+from fetcher.errors import StoreError
 from fetcher.place import PostgresUrl
 from fetcher.stores.postgres.connection import is_lost
-from fetcher.stores.postgres.database import CONNECT_SECONDS, Database
+from fetcher.stores.postgres.database import CONNECT_SECONDS, LOOK_AGAIN, LOST_SECONDS, Database
 from fetcher.stores.sql import Sql
 
 T = TypeVar("T")
@@ -53,7 +54,11 @@ class Beside(Database):
     def __init__(self, first: Database, owner: Owner) -> None:
         self._owner = owner
         super().__init__(first.path, stopped=first.stopped, warn=first.warn)
-        self.register()
+        try:
+            self.register()
+        except BaseException:
+            self.close()
+            raise
 
     def _lock(self, seconds: float, take: str = "") -> None:  # noqa: ARG002 - the lock is the first one's
         self._owner.hold()
@@ -107,7 +112,7 @@ class ServerConnections:
         try:
             db = self._free.pop()
         except IndexError:
-            db = _Reading(self._url, stopped=self._stopped, warn=self._warn)
+            db = self._another()
         try:
             found = db.persist(partial(self._once, db, do))
         except BaseException:
@@ -116,6 +121,18 @@ class ServerConnections:
             raise
         self._free.append(db)
         return found
+
+    def _another(self) -> _Reading:
+        """One more connection; a server that is just being started again is waited for. Raises StoreError."""
+        deadline = time.monotonic() + LOST_SECONDS
+        while True:
+            try:
+                return _Reading(self._url, stopped=self._stopped, warn=self._warn)
+            except StoreError:
+                # The run reached it before.
+                if self._stopped() or time.monotonic() >= deadline:
+                    raise
+            time.sleep(LOOK_AGAIN)
 
     @staticmethod
     def _once(db: _Reading, do: Callable[[Sql], T]) -> T:

@@ -39,7 +39,7 @@ LOCKED_SECONDS = 30
 STOP_SECONDS = 1.2
 """How long a run that is to stop waits for a server that does not answer."""
 
-_LOOK_AGAIN = 0.2
+LOOK_AGAIN = 0.2
 _ROOM = 2**62
 
 _SETTINGS = {
@@ -200,7 +200,7 @@ class Database:
     def _watch(self) -> None:
         """Cut the connection to a server that does not answer, once the run is to stop."""
         asked = None
-        while not self._closed.wait(_LOOK_AGAIN):
+        while not self._closed.wait(LOOK_AGAIN):
             if not self.stopped() or self._conn.pgconn.transaction_status != pq.TransactionStatus.ACTIVE:
                 asked = None
             elif asked is None:
@@ -225,7 +225,7 @@ class Database:
     def _wait(self) -> None:
         if self.stopped():
             raise Stopped(f"stopped while {self.path} was waited for: the last batch is fetched again")
-        time.sleep(_LOOK_AGAIN)
+        time.sleep(LOOK_AGAIN)
 
     def register(self) -> None:
         """From here on every transaction counts itself; the table `engines` is there."""
