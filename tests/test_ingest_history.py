@@ -229,6 +229,14 @@ def check(history: Sequence[Any], last: Run) -> None:
 
 
 @pytest.mark.usefixtures("no_threads_left")
+def test_a_text_that_failed_and_is_no_more_is_missed_by_nobody_till_it_comes_back() -> None:
+    bad = Write("sub/c.txt", ("bad",))
+    gone = [bad, Run(refuses=frozenset({"bad"})), Move("sub/c.txt", None)]
+    check(gone, Run())
+    check([*gone, Run(), bad], Run())
+
+
+@pytest.mark.usefixtures("no_threads_left")
 @settings(max_examples=7, deadline=None, suppress_health_check=[HealthCheck.too_slow])
 @given(_histories, st.builds(Run, parser=st.sampled_from(PARSERS), domain=st.sampled_from([None, "d"])))
 def test_any_history_ends_in_what_a_first_run_makes(history: Sequence[Any], last: Run) -> None:

@@ -146,7 +146,10 @@ def _chunks(sql: Sql) -> Iterator[str]:
         " FROM (SELECT DISTINCT hash FROM chunks) AS wanted"
         " WHERE NOT EXISTS (SELECT 1 FROM vectors WHERE vectors.hash = wanted.hash) AND NOT EXISTS"
         " (SELECT 1 FROM work WHERE source = (SELECT name FROM sources) AND stage = 'embed'"
-        f" AND key = {sql.any_sql('wanted.hash')})",
+        f" AND key = {sql.any_sql('wanted.hash')})"
+        # What failed of documents that are no more is forgotten: should they come back, it is to be embedded.
+        " AND EXISTS (SELECT 1 FROM chunks JOIN documents ON documents.number = document"
+        " WHERE chunks.hash = wanted.hash AND unlisted_at IS NULL)",
         "{}: its text has no vector, and is not to be embedded",
     )
 
