@@ -38,6 +38,8 @@ _SETTINGS = {
 def clean_surroundings(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     """An empty current folder, no setting or proxy in the environment, and the log as it was afterwards."""
     monkeypatch.chdir(tmp_path)
+    # The command line may end its process without waiting for a thread, and here that is the tests' own.
+    monkeypatch.setattr("fetcher.cli._leave", sys.exit)
     for name in list(os.environ):
         if name.lower() in _SETTINGS or name.lower().endswith("_proxy"):
             monkeypatch.delenv(name)

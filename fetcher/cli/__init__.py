@@ -7,6 +7,7 @@ import logging
 import os
 import sys
 import threading
+import time
 from typing import NoReturn
 
 import click
@@ -30,6 +31,9 @@ COMMANDS = (
     "serve",
     "simulate",
 )
+
+LEAVE_SECONDS = 0.2
+"""So long threads of ours are waited for that are just about to end."""
 
 EXIT_CODES = """\b
 Exit codes:
@@ -94,7 +98,11 @@ def _complain(message: str) -> None:
 
 def _leave(code: int) -> NoReturn:
     """End, and do not wait for a thread of a run that has ended: it may hang in a name resolution for minutes."""
-    if any(thread.name.startswith("fetcher-") for thread in threading.enumerate()):
+    deadline = time.monotonic() + LEAVE_SECONDS
+    ours = [thread for thread in threading.enumerate() if thread.name.startswith("fetcher-")]
+    for thread in ours:
+        thread.join(max(0.0, deadline - time.monotonic()))
+    if any(thread.is_alive() for thread in ours):
         logging.shutdown()
         sys.stdout.flush()
         sys.stderr.flush()
