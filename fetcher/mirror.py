@@ -259,13 +259,7 @@ def _ask_for_submitted(parts: Parts, store: MirrorStore) -> None:
     if stage is None or not isinstance(store, SqliteStore) or not store.is_due(stage.name):
         return
     log.warning("ids that were submitted to `fetcher serve` and have not ended are asked for first")
-    listing = Unlisted(
-        head=parts.listing.head,
-        address=parts.listing.address,
-        login_hint=parts.listing.login_hint,
-        first=parts.listing.universe,
-        life=lambda: parts.listing.probe(None),
-    )
+    listing = parts.unlisted(parts.listing.universe)
     plan = replace(parts.plan, order="oldest", start_from=None)
     beside = store.beside(stage.name)
     Engine(listing, stage, beside, parts.governor, parts.stop, plan).run()
@@ -556,6 +550,19 @@ class Parts:
             warn=log.warning,
             stopped=self.stop.is_set,
             allow_network=self.settings.allow_network_file_system,
+        )
+
+    def unlisted(self, first: Callable[[], object]) -> Unlisted:
+        """What an engine has for a source that lists nothing; `first` is called first, and where an item is denied."""
+        bound = self.listing
+        return Unlisted(
+            head=bound.head,
+            address=bound.address,
+            login_hint=bound.login_hint,
+            first=first,
+            life=lambda: bound.probe(None),
+            login=bound.login,
+            login_scopes=bound.login_scopes,
         )
 
     def learn_by(self, store: MirrorStore) -> None:

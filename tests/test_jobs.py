@@ -757,7 +757,6 @@ def test_every_question_about_jobs_is_answered_by_an_index(mirror: Mirror) -> No
     stored.failures(conn, mirror.job(job), gone=True)
     stored.due_work(conn, "pr0gramm", mirror.now, 10)
     stored.is_busy(conn, "pr0gramm", mirror.now)
-    stored.has_waiting(conn)
     mirror.retry(job)
     mirror.cancel(job)
     conn.set_trace_callback(None)

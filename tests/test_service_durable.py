@@ -16,6 +16,7 @@ import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -27,6 +28,7 @@ from fetcher.engine import Engine
 from fetcher.errors import RequestFailed, StoreError
 from fetcher.governor import Governor
 from fetcher.line import Unlisted
+from fetcher.mirror import Parts
 from fetcher.model import Detail, Outcome, Plan, Stage
 from fetcher.service import Service
 from fetcher.service import engines as engines_module
@@ -685,6 +687,7 @@ def test_each_engine_begins_without_a_question_and_then_asks_the_list_head() -> 
         probe=lambda _: asked.append("life"),
     )
     parts: Any = SimpleNamespace(listing=bound)
+    parts.unlisted = partial(Parts.unlisted, parts)
     one_, other = engines_module._listing(parts), engines_module._listing(parts)
     # Something is denied to the first before the other has begun.
     one_.universe()

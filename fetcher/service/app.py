@@ -97,14 +97,6 @@ def _job_of(job_id: JobId, request: Request) -> Job:
     return _there(service.job(job_id), job_id)
 
 
-def _name_of(ingestion_id: str) -> str:
-    """The name of a job, however it was written."""
-    try:
-        return str(uuid.UUID(ingestion_id))
-    except ValueError:
-        raise _unknown(ingestion_id) from None
-
-
 TheJob = Annotated[Job, Depends(_job_of)]
 
 

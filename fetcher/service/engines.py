@@ -210,24 +210,15 @@ def _listing(parts: Parts) -> Unlisted:
 
     For one engine: it begins with it, and then nothing is to be asked.
     """
-    bound = parts.listing
     begun = False
 
     def first() -> None:
         nonlocal begun
         if begun:
-            bound.universe()
+            parts.listing.universe()
         begun = True
 
-    return Unlisted(
-        head=bound.head,
-        address=bound.address,
-        login_hint=bound.login_hint,
-        first=first,
-        life=lambda: bound.probe(None),
-        login=bound.login,
-        login_scopes=bound.login_scopes,
-    )
+    return parts.unlisted(first)
 
 
 def _plan(plan: Plan) -> Plan:

@@ -30,7 +30,7 @@ from fetcher.stores.jobs.looking import (
     retrying,
     totals,
 )
-from fetcher.stores.jobs.turns import due_work, has_waiting, is_busy, settle, trigger, triggered_at
+from fetcher.stores.jobs.turns import due_work, is_busy, settle, trigger, triggered_at
 
 __all__ = [
     "COUNTED",
@@ -51,7 +51,6 @@ __all__ = [
     "due_work",
     "ended",
     "failures",
-    "has_waiting",
     "in_turn",
     "is_busy",
     "job",

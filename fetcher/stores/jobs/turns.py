@@ -26,11 +26,6 @@ def triggered_at(conn: sqlite3.Connection, source: str) -> float | None:
     return None if row is None else row[0]
 
 
-def has_waiting(conn: sqlite3.Connection) -> bool:
-    """Whether any batch waits for its turn."""
-    return conn.execute("SELECT 1 FROM jobs WHERE waiting > 0 LIMIT 1").fetchone() is not None
-
-
 def due_work(conn: sqlite3.Connection, source: str, now: float, most: int) -> int:
     """How many ids that were submitted are due now, counted up to `most`: what is tried again later is not."""
     (count,) = conn.execute(
